@@ -1,0 +1,1 @@
+"""Recorded fixations: importers, the stored corpus, and splits."""

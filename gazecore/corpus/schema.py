@@ -1,0 +1,99 @@
+"""A corpus: images and the fixations that people made on them, as two Parquet files.
+
+    CORPUS/images.parquet      image_id, uri, height, width
+    CORPUS/fixations.parquet   image_id, subject, index, x, y, t, duration
+
+x and y are pixels of the original image, 0-based; the fixated pixel is (floor(x), floor(y)).
+t and duration are seconds, null where the source has none. `index` counts within a scanpath.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gazecore.errors import CorpusError, one_line
+from gazecore.storage import Location
+
+IMAGES = pa.schema([
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+])
+
+FIXATIONS = pa.schema([
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("subject", pa.string(), nullable=False),
+    pa.field("index", pa.int32(), nullable=False),
+    pa.field("x", pa.float64(), nullable=False),
+    pa.field("y", pa.float64(), nullable=False),
+    pa.field("t", pa.float64()),
+    pa.field("duration", pa.float64()),
+])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Images with their fixations.
+
+    Attributes:
+        images, fixations: tables of the schemas above.
+        dropped: what the importer left out, reason to count.
+    """
+
+    images: pa.Table
+    fixations: pa.Table
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The images, in the corpus's order."""
+        ids: list[str] = self.images["image_id"].to_pylist()
+        return ids
+
+    def points(self) -> dict[str, np.ndarray]:
+        """Fixations of each image: image_id to float64 (n, 2), columns x and y, n may be 0."""
+        index = {image_id: i for i, image_id in enumerate(self.image_ids)}
+        rows = np.array([index[i] for i in self.fixations["image_id"].to_pylist()], dtype=int)
+        points = np.column_stack([self.fixations[name].to_numpy() for name in ("x", "y")])
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], np.arange(1, len(index)))
+        return dict(zip(index, np.split(points[order], bounds), strict=True))
+
+    def normalised(self, image_ids: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x / width, y / height and the position in `image_ids` of all fixations on these images."""
+        sizes = {
+            row["image_id"]: (row["width"], row["height"]) for row in self.images.to_pylist()
+        }
+        points = self.points()
+        scaled = [points[image_id] / sizes[image_id] for image_id in image_ids]
+        groups = np.repeat(np.arange(len(image_ids)), [len(p) for p in scaled])
+        x, y = np.concatenate(scaled).T if scaled else np.empty((2, 0))
+        return x, y, groups
+
+    def save(self, location: Location) -> None:
+        """Write both files; `images.parquet`, without which there is no corpus, comes last."""
+        for name, table in (("fixations", self.fixations), ("images", self.images)):
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer, compression="zstd")
+            (location / f"{name}.parquet").publish(buffer.getvalue())
+
+
+def load_corpus(uri: str) -> Corpus:
+    """Read a corpus directory. Raises CorpusError where there is none or it is damaged."""
+    location = Location(uri)
+    tables = []
+    for name, schema in (("images", IMAGES), ("fixations", FIXATIONS)):
+        try:
+            data = (location / f"{name}.parquet").read_bytes()
+            tables.append(pq.read_table(io.BytesIO(data)).select(schema.names).cast(schema))
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
+            raise CorpusError(
+                f"{uri} is not a corpus, {name}.parquet: {one_line(error)}; "
+                "`gazecore ingest` makes one"
+            ) from error
+    return Corpus(*tables)

@@ -1,0 +1,1 @@
+"""Log densities become statistics and their stored form."""

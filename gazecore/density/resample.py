@@ -1,0 +1,35 @@
+"""Log densities from one grid to another."""
+
+import numpy as np
+from PIL import Image
+from scipy.special import logsumexp
+
+
+def normalise(log_density: np.ndarray) -> np.ndarray:
+    """Shift a log density of shape (..., h, w) so that each one's probabilities sum to one."""
+    shifted: np.ndarray = log_density - logsumexp(
+        log_density.astype(np.float64), axis=(-2, -1), keepdims=True
+    )
+    return shifted.astype(np.float32)
+
+
+def to_size(log_density: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Interpolate a log density (bicubic, pixel areas aligned) and renormalise it.
+
+    Args:
+        log_density: (grid_height, grid_width), natural logarithm.
+        height, width: of the result; the original image's for full resolution.
+
+    Returns:
+        float32 (height, width), logsumexp 0.
+    """
+    source = Image.fromarray(np.ascontiguousarray(log_density, dtype=np.float32))
+    resized = source.resize((width, height), Image.Resampling.BICUBIC)
+    return normalise(np.asarray(resized))
+
+
+def block_mean(log_density: np.ndarray, factor: int) -> np.ndarray:
+    """Mean of the log density over blocks of `factor` x `factor` cells; sides must divide."""
+    height, width = log_density.shape
+    blocks = log_density.reshape(height // factor, factor, width // factor, factor)
+    return np.asarray(blocks.mean(axis=(1, 3)))

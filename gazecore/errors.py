@@ -1,0 +1,101 @@
+"""Every error that gazecore raises on purpose.
+
+    GazecoreError
+    ├── UserError            the caller can mend it; commands exit with 2
+    │   ├── InputError       an input, list, option or path that cannot be used
+    │   ├── BundleError      a model bundle that is damaged or does not fit
+    │   ├── CorpusError      recorded fixations that cannot be read
+    │   └── RunMismatch      a run directory that belongs to other settings
+    ├── RunFailed            the work itself failed; commands exit with 1
+    └── ImageError           one image that cannot be scored; becomes a `failed` row
+        ├── NotFound         not_found
+        ├── AccessDenied     access_denied
+        ├── StorageError     storage_error
+        ├── TooLarge         too_large
+        ├── DecodeError      decode_error
+        └── Crashed          crashed
+
+Messages are one line: what is wrong, where, and what to do.
+"""
+
+from typing import ClassVar
+
+
+class GazecoreError(Exception):
+    """Base of all errors here. `exit_code` is what a command ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(GazecoreError):
+    """Something the caller can mend."""
+
+    exit_code = 2
+
+
+class InputError(UserError):
+    """An input, list, option or path that cannot be used."""
+
+
+class BundleError(UserError):
+    """A model bundle that is damaged, of another version, or made for other weights."""
+
+
+class CorpusError(UserError):
+    """Recorded fixations that cannot be read."""
+
+
+class RunMismatch(UserError):
+    """A run directory that was begun with another model, input or settings."""
+
+
+class RunFailed(GazecoreError):
+    """The work could not be finished; nothing that was written is lost."""
+
+
+class ImageError(GazecoreError):
+    """One image that cannot be scored. `code` is the `error` column of its row."""
+
+    code: ClassVar[str] = "image_error"
+
+
+class NotFound(ImageError):
+    """There is no such object."""
+
+    code = "not_found"
+
+
+class AccessDenied(ImageError):
+    """The object may not be read with these credentials."""
+
+    code = "access_denied"
+
+
+class StorageError(ImageError):
+    """The storage kept failing until the retries were used up."""
+
+    code = "storage_error"
+
+
+class TooLarge(ImageError):
+    """More bytes or pixels than the configured caps."""
+
+    code = "too_large"
+
+
+class DecodeError(ImageError):
+    """The bytes are not an image that can be read."""
+
+    code = "decode_error"
+
+
+class Crashed(ImageError):
+    """The process that scored this image died, each time it was tried."""
+
+    code = "crashed"
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The message of an error on one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,1 @@
+"""Image URIs become bytes, and bytes become RGB pixels."""

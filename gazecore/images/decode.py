@@ -1,0 +1,138 @@
+"""Bytes become upright RGB pixels, with caps that hold before anything is decoded."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from gazecore.errors import DecodeError, ImageError, InputError, TooLarge, one_line
+from gazecore.model.bundle import DisplaySize
+from gazecore.model.deepgaze import network_size
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "PPM", "JPEG2000")
+"""What Pillow may try. Formats that run other programs (EPS) or are no photographs stay closed."""
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff",
+    ".bmp", ".dib", ".avif", ".pgm", ".ppm", ".pnm", ".pbm", ".jp2", ".j2k",
+)  # fmt: skip
+"""File names that are taken for images when a folder is listed, in lower case."""
+
+MAX_NETWORK_PIXELS = 4_000_000
+"""Largest input of the network; VGG-19 needs about 1 KB of memory for each of its pixels."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps per image, checked before decoding.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: width times height of the image.
+    """
+
+    max_bytes: int = 128 * 2**20
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"limits.{name} must be positive, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """One image as the network sees it.
+
+    Attributes:
+        height, width: of the original, after EXIF rotation.
+        pixels: uint8 RGB (h, w, 3), of the size that `network_size` gives.
+    """
+
+    height: int
+    width: int
+    pixels: np.ndarray
+
+
+def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
+    """Decode the first frame of an image to upright RGB.
+
+    EXIF rotation is applied, transparency is shown on white, 16-bit samples are scaled to 8.
+    Colour profiles are not applied.
+
+    Raises:
+        TooLarge: the file or its pixels exceed the caps.
+        DecodeError: it is not an image that can be read.
+    """
+    if len(data) > limits.max_bytes:
+        raise TooLarge(f"the file has more than {limits.max_bytes} bytes (--limits.max-bytes)")
+    if not data:
+        raise DecodeError("the file is empty")
+    # Some formats check their inner frames against this, after the size that we can see.
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that does not matter
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                pixels = image.width * image.height
+                if pixels > limits.max_pixels:
+                    raise TooLarge(
+                        f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
+                        "(--limits.max-pixels)"
+                    )
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge(one_line(error)) from error
+    except MemoryError as error:
+        raise TooLarge("decoding it needs more memory than there is") from error
+    except Exception as error:  # decoders raise nearly everything on broken files
+        raise DecodeError(one_line(error)) from error
+
+
+def to_network(
+    data: bytes, display_size: DisplaySize, limits: Limits = Limits()  # noqa: B008
+) -> NetworkInput:
+    """Decode an image and resize it, antialiased, to what the network sees.
+
+    Raises:
+        TooLarge, DecodeError: as `decode`; TooLarge also if the network's input is too large,
+            which only `native` can cause.
+    """
+    image = decode(data, limits)
+    height, width = network_size(image.height, image.width, display_size)
+    if height * width > MAX_NETWORK_PIXELS:
+        raise TooLarge(
+            f"{image.width}x{image.height} is too large for the native display size: "
+            "use --display-size 1024"
+        )
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return NetworkInput(image.height, image.width, np.asarray(resized))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(samples: np.ndarray) -> np.ndarray:
+    """Scale gray samples of unknown range: 8 bits, 16 bits, shares of one, or up to their maximum."""
+    values = samples.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DecodeError("the image holds values that are not finite")
+    if samples.dtype.itemsize == 2:
+        full = 65535.0
+    else:
+        top = values.max(initial=0)
+        is_share = samples.dtype.kind == "f" and top <= 1
+        full = 1.0 if is_share else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
+    return np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)

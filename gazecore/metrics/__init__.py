@@ -1,0 +1,1 @@
+"""How well a density predicts recorded fixations."""

@@ -1,0 +1,25 @@
+"""Likelihoods of fixations. Kümmerer, Wallis & Bethge 2015 (PNAS 112, 16054)."""
+
+import numpy as np
+
+
+def log_likelihoods(log_density: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Log density at the fixated pixels.
+
+    Args:
+        log_density: (height, width) over the image's pixels, natural logarithm, logsumexp 0.
+        points: (n, 2), x and y in pixels; the fixated pixel is (floor(x), floor(y)).
+
+    Returns:
+        float64 (n,), nats.
+    """
+    x, y = np.floor(points).astype(int).T
+    return log_density[y, x].astype(np.float64)
+
+
+def information_gain(
+    log_density: np.ndarray, baseline: np.ndarray, points: np.ndarray
+) -> np.ndarray:
+    """Information gain of each fixation over a baseline density, in bits, float64 (n,)."""
+    gains = log_likelihoods(log_density, points) - log_likelihoods(baseline, points)
+    return np.asarray(gains / np.log(2))

@@ -1,0 +1,1 @@
+"""DeepGaze II: RGB pixels become log densities of fixations."""

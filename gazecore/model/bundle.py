@@ -1,0 +1,138 @@
+"""Model bundles: everything but the backbone's weights, in one `.safetensors` file.
+
+Tensors: `readout.*` (the state of `Readout`) and `centerbias` (a log density in normalised
+coordinates). The file's metadata holds one entry, `gazecore`, the header as JSON.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, deserialize
+from safetensors.torch import load, save
+
+from gazecore.errors import BundleError, one_line
+from gazecore.model.backbone import BackboneSpec
+from gazecore.model.readout import Readout, ReadoutConfig
+from gazecore.storage import Location
+
+FORMAT_VERSION = 1
+
+DisplaySize = Literal["1024", "native"]
+"""The longer side that images are shown at, in pixels; `native` keeps each image's own."""
+
+DEFAULT = "default"
+"""Name of the bundle that the package ships."""
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A trained model.
+
+    Attributes:
+        backbone: the features it reads.
+        readout: its readout, in evaluation mode.
+        centerbias: (rows, columns) log density in normalised coordinates.
+        display_size: what it was trained at.
+        training: corpus, split, command and settings, for people to read.
+        metrics: what it reached on held-out images.
+        fingerprint: sha256 of the file; empty before it is saved.
+    """
+
+    backbone: BackboneSpec
+    readout: Readout
+    centerbias: torch.Tensor
+    display_size: DisplaySize = "1024"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if self.display_size not in get_args(DisplaySize):
+            raise BundleError(f"display_size {self.display_size!r} is not 1024 or native")
+        if self.readout.config.channels != self.backbone.channels:
+            raise BundleError(
+                f"the readout reads {self.readout.config.channels} channels, "
+                f"the backbone {self.backbone.name} gives {self.backbone.channels}"
+            )
+
+    def to_bytes(self) -> bytes:
+        """The bundle as a file. Large tensors are rounded to float16."""
+        tensors = {f"readout.{k}": v for k, v in self.readout.state_dict().items()}
+        tensors["centerbias"] = self.centerbias
+        # Half precision moves a density by far less than a fold of training does, and halves
+        # the file, nearly all of which is the first layer.
+        stored = {k: v.half() if v.numel() >= 10_000 else v for k, v in tensors.items()}
+        header = {
+            "format_version": FORMAT_VERSION,
+            "backbone": asdict(self.backbone),
+            "readout": asdict(self.readout.config),
+            "display_size": self.display_size,
+            "training": dict(self.training),
+            "metrics": dict(self.metrics),
+        }
+        return save(stored, metadata={"gazecore": json.dumps(header, sort_keys=True)})
+
+
+def load_bundle(uri: str = DEFAULT) -> ModelBundle:
+    """Load a bundle.
+
+    Args:
+        uri: a path or URI, or `default` for the one that the package ships.
+
+    Raises:
+        BundleError: there is none, it is damaged, or it has another format version.
+    """
+    if uri == DEFAULT:
+        data = (resources.files("gazecore.model") / "default.safetensors").read_bytes()
+        return parse_bundle(data, "the default bundle")
+    try:
+        data = Location(uri).read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read model bundle {uri}: {one_line(error)}") from error
+    return parse_bundle(data, uri)
+
+
+def parse_bundle(data: bytes, name: str) -> ModelBundle:
+    """The bundle that `data` holds; `name` is what errors call it. Raises BundleError."""
+    try:
+        deserialize(data)  # checks sizes and offsets before anything is believed
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        tensors = {key: value.float() for key, value in load(data).items()}
+    except (SafetensorError, ValueError, AttributeError) as error:
+        raise BundleError(f"{name} is not a safetensors file or is damaged: {one_line(error)}") from error
+    if "gazecore" not in metadata:
+        raise BundleError(f"{name} is a safetensors file, but not a gazecore model bundle")
+    try:
+        header = json.loads(metadata["gazecore"])
+        version = header["format_version"]
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{name} has bundle format {version}, this gazecore reads {FORMAT_VERSION}: "
+                "install the version that made it, or train it again"
+            )
+        config = header["readout"]
+        readout = Readout(ReadoutConfig(**{**config, "widths": tuple(config["widths"])}))
+        readout.load_state_dict(
+            {k.removeprefix("readout."): v for k, v in tensors.items() if k.startswith("readout.")}
+        )
+        bundle = ModelBundle(
+            backbone=BackboneSpec.from_json(header["backbone"]),
+            readout=readout.eval().requires_grad_(False),
+            centerbias=tensors["centerbias"],
+            display_size=header["display_size"],
+            training=header["training"],
+            metrics=header["metrics"],
+            fingerprint=hashlib.sha256(data).hexdigest(),
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{name} does not hold what its header says: {one_line(error)}") from error
+    if not all(np.isfinite(value.numpy()).all() for value in tensors.values()):
+        raise BundleError(f"{name} holds values that are not finite")
+    return bundle

@@ -1,0 +1,116 @@
+"""DeepGaze II, whole: RGB pixels become log densities of fixations."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gazecore.model.backbone import STRIDE, Backbone, load_backbone
+from gazecore.model.bundle import DisplaySize, ModelBundle
+from gazecore.model.centerbias import on_grid
+from gazecore.model.readout import mix
+
+GRID_STRIDE = 2
+"""Pixels of the network's input per grid cell: a quarter of the display's resolution."""
+
+
+def network_size(height: int, width: int, display_size: DisplaySize) -> tuple[int, int]:
+    """The size at which the network sees an image.
+
+    Half of the display size, as in the paper: the longer side is 512 px, or half the image's own
+    for `native`. Both sides are rounded to multiples of the backbone's stride, so that features,
+    grid and image share one coordinate system without a border that belongs to none.
+
+    Args:
+        height, width: of the image, pixels.
+        display_size: `1024` or `native`.
+
+    Returns:
+        (height, width), multiples of 16.
+    """
+    longer = max(height, width) if display_size == "native" else int(display_size)
+    scale = longer / 2 / max(height, width)
+    return tuple(max(1, round(side * scale / STRIDE)) * STRIDE for side in (height, width))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Densities of images of one size, on the grid; natural logarithms, logsumexp 0.
+
+    Attributes:
+        log_density: float32 (n, grid_height, grid_width), the mixture.
+        members: float32 (n, members, grid_height, grid_width).
+        centerbias: float32 (grid_height, grid_width).
+    """
+
+    log_density: np.ndarray
+    members: np.ndarray
+    centerbias: np.ndarray
+
+
+class DeepGaze:
+    """A bundle and its backbone on one device."""
+
+    def __init__(self, bundle: ModelBundle, backbone: Backbone, device: str = "cpu") -> None:
+        self.bundle = bundle
+        self.backbone = backbone
+        self._readout = bundle.readout.to(device)
+        self._centerbias = bundle.centerbias.to(device)
+        self._centerbias_on_grid = functools.lru_cache(maxsize=256)(
+            functools.partial(on_grid, self._centerbias)
+        )
+
+    @classmethod
+    def load(
+        cls, bundle: ModelBundle, *, device: str = "auto", executor: str = "auto",
+        backbone_source: str | None = None, threads: int | None = None,
+    ) -> "DeepGaze":
+        """Load the bundle's backbone and put both on a device.
+
+        Args:
+            bundle: from `load_bundle`.
+            device: `auto` (a GPU if there is one), or a torch device.
+            executor, backbone_source, threads: see `load_backbone`.
+
+        Raises:
+            BundleError: the backbone's weights are not those the bundle was trained on.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if threads and device == "cpu":
+            torch.set_num_threads(threads)
+        backbone = load_backbone(
+            bundle.backbone, device=device, executor=executor, source=backbone_source,
+            threads=threads,
+        )
+        return cls(bundle, backbone, device)
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray) -> Prediction:
+        """Log densities of images of one size.
+
+        A density does not depend on the other images of the call.
+
+        Args:
+            images: uint8 RGB (n, h, w, 3) of a size that `network_size` gave.
+        """
+        n, height, width, _ = images.shape
+        centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
+        batch_size = self.backbone.batch_size
+        if batch_size is None:
+            members = self._readout(self.backbone.features(images), centerbias)
+        else:
+            parts = []
+            for start in range(0, n, batch_size):
+                part = images[start : start + batch_size]
+                # Always the same shape, so that an image meets the same kernels in any company.
+                padding = [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)]
+                features = self.backbone.features(np.pad(part, padding))
+                parts.append(self._readout(features, centerbias)[: len(part)])
+            members = torch.cat(parts)
+        return Prediction(
+            log_density=mix(members).float().cpu().numpy(),
+            members=members.float().cpu().numpy(),
+            centerbias=centerbias.float().cpu().numpy(),
+        )

@@ -1,0 +1,1 @@
+"""The run directory: plan, shards, and how they are read again."""

@@ -1,0 +1,1 @@
+"""One shard of images, scored from start to end without Ray."""

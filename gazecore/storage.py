@@ -1,0 +1,100 @@
+"""Paths that are local or any fsspec URI, and how whole files are published on them.
+
+A file appears atomically or not at all: one PUT of the whole object on object storage,
+write-then-rename on file systems. Endpoints and keys come from the standard environment
+variables of each storage (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
+"""
+
+import os
+import uuid
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from gazecore.errors import InputError, one_line
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class Location:
+    """A directory or file on some storage: the file system and the path on it."""
+
+    def __init__(self, uri: str) -> None:
+        """Open the storage of `uri`, a local path or an fsspec URI.
+
+        Raises:
+            InputError: the protocol is unknown or its package is not installed.
+        """
+        try:
+            fs, path = fsspec.core.url_to_fs(uri)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"cannot open {uri}: {one_line(error)}") from error
+        self.fs: Any = fs
+        self.path: str = path.rstrip("/") or "/"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is on a file system of this machine."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def uri(self) -> str:
+        """The location as others can open it: a path if local, else with its protocol."""
+        return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+
+    def __truediv__(self, name: str) -> "Location":
+        child = object.__new__(Location)
+        child.fs, child.path = self.fs, f"{self.path.rstrip('/')}/{name}"
+        return child
+
+    def exists(self) -> bool:
+        """Whether a file or directory is there."""
+        return bool(self.fs.exists(self.path))
+
+    def read_bytes(self) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+        data: bytes = self.fs.cat_file(self.path)
+        return data
+
+    def names(self) -> list[str]:
+        """Sorted names of the files directly inside; empty where there is no directory."""
+        self.fs.invalidate_cache(self.path)
+        try:
+            entries = self.fs.ls(self.path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def publish(self, data: bytes) -> None:
+        """Make `data` appear here as a whole, replacing what was there."""
+        if not self.is_local:
+            self.fs.pipe_file(self.path, data)
+            return
+        parent = os.path.dirname(self.path)
+        os.makedirs(parent, exist_ok=True)
+        # Unique, so that a late writer of the same file cannot mix its bytes with ours.
+        temporary = f"{self.path}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+
+    def remove_temporaries(self) -> None:
+        """Delete what writers that were killed left directly inside this directory."""
+        for name in self.names():
+            if name.endswith(TEMPORARY_SUFFIX):
+                (self / name).remove()
+
+    def remove(self) -> None:
+        """Delete this file if it is there."""
+        try:
+            self.fs.rm_file(self.path)
+        except FileNotFoundError:
+            pass

@@ -1,0 +1,1 @@
+"""Maximum-likelihood training of the readout, in plain torch."""
