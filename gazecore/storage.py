@@ -7,6 +7,7 @@ variables of each storage (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 
 import os
 import uuid
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -31,6 +32,8 @@ class Location:
         except (ValueError, ImportError) as error:
             raise InputError(f"cannot open {uri}: {one_line(error)}") from error
         self.fs: Any = fs
+        if isinstance(fs, LocalFileSystem):
+            path = os.path.abspath(path)
         self.path: str = path.rstrip("/") or "/"
 
     @property
@@ -65,6 +68,18 @@ class Location:
         except FileNotFoundError:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def modified(self) -> dict[str, float]:
+        """When each file directly inside was written: name to seconds since 1970."""
+        self.fs.invalidate_cache(self.path)
+        times = {}
+        for info in self.fs.ls(self.path, detail=True) if self.exists() else []:
+            when = info.get("mtime", info.get("LastModified", info.get("created")))
+            if isinstance(when, datetime):
+                when = when.timestamp()
+            if when is not None:
+                times[info["name"].rsplit("/", 1)[-1]] = float(when)
+        return times
 
     def publish(self, data: bytes) -> None:
         """Make `data` appear here as a whole, replacing what was there."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import scipy.io
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.errors import CorpusError, one_line
@@ -31,7 +31,9 @@ def read_osie(source: str) -> Corpus:
             io.BytesIO(mat.read_bytes()), squeeze_me=True, struct_as_record=False
         )["fixations"]
     except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
-        raise CorpusError(f"{mat.uri}: no readable cell array `fixations`: {one_line(error)}") from error
+        raise CorpusError(
+            f"{mat.uri}: no readable cell array `fixations`: {one_line(error)}"
+        ) from error
     images: list[dict[str, Any]] = []
     columns: dict[str, list[Any]] = {name: [] for name in FIXATIONS.names}
     outside = 0
@@ -39,17 +41,25 @@ def read_osie(source: str) -> Corpus:
         try:
             name, subjects = str(cell.img), np.atleast_1d(cell.subjects)
             scanpaths = [
-                [np.atleast_1d(getattr(s, key)).astype(float) for key in
-                 ("fix_x", "fix_y", "fix_duration")]
+                [
+                    np.atleast_1d(getattr(s, key)).astype(float)
+                    for key in ("fix_x", "fix_y", "fix_duration")
+                ]
                 for s in subjects
             ]
         except (AttributeError, ValueError, TypeError) as error:
-            raise CorpusError(f"{mat.uri}: fixations{{{position + 1}}}: {one_line(error)}") from error
+            raise CorpusError(
+                f"{mat.uri}: fixations{{{position + 1}}}: {one_line(error)}"
+            ) from error
         height, width = _size(root / "stimuli" / name)
-        images.append({
-            "image_id": name, "uri": (root / "stimuli" / name).uri,
-            "height": height, "width": width,
-        })
+        images.append(
+            {
+                "image_id": name,
+                "uri": (root / "stimuli" / name).uri,
+                "height": height,
+                "width": width,
+            }
+        )
         for subject, (x, y, duration) in enumerate(scanpaths):
             if not len(x) == len(y) == len(duration):
                 raise CorpusError(
@@ -77,7 +87,7 @@ def _size(location: Location) -> tuple[int, int]:
     """Height and width after EXIF rotation."""
     try:
         with location.fs.open(location.path) as file, Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) > 1 else image
-            return upright.height, upright.width
+            rotated = image.getexif().get(0x0112, 1) > 4
+            return (image.width, image.height) if rotated else (image.height, image.width)
     except OSError as error:
         raise CorpusError(f"{location.uri}: {one_line(error)}") from error

@@ -18,22 +18,26 @@ import pyarrow.parquet as pq
 from gazecore.errors import CorpusError, one_line
 from gazecore.storage import Location
 
-IMAGES = pa.schema([
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("uri", pa.string(), nullable=False),
-    pa.field("height", pa.int32(), nullable=False),
-    pa.field("width", pa.int32(), nullable=False),
-])
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+    ]
+)
 
-FIXATIONS = pa.schema([
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("subject", pa.string(), nullable=False),
-    pa.field("index", pa.int32(), nullable=False),
-    pa.field("x", pa.float64(), nullable=False),
-    pa.field("y", pa.float64(), nullable=False),
-    pa.field("t", pa.float64()),
-    pa.field("duration", pa.float64()),
-])
+FIXATIONS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("subject", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("x", pa.float64(), nullable=False),
+        pa.field("y", pa.float64(), nullable=False),
+        pa.field("t", pa.float64()),
+        pa.field("duration", pa.float64()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,8 @@ class Corpus:
         return dict(zip(index, np.split(points[order], bounds), strict=True))
 
     def normalised(self, image_ids: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """x / width, y / height and the position in `image_ids` of all fixations on these images."""
-        sizes = {
-            row["image_id"]: (row["width"], row["height"]) for row in self.images.to_pylist()
-        }
+        """x / width, y / height and position in `image_ids` of all fixations on these images."""
+        sizes = {row["image_id"]: (row["width"], row["height"]) for row in self.images.to_pylist()}
         points = self.points()
         scaled = [points[image_id] / sizes[image_id] for image_id in image_ids]
         groups = np.repeat(np.arange(len(image_ids)), [len(p) for p in scaled])

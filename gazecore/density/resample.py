@@ -26,10 +26,3 @@ def to_size(log_density: np.ndarray, height: int, width: int) -> np.ndarray:
     source = Image.fromarray(np.ascontiguousarray(log_density, dtype=np.float32))
     resized = source.resize((width, height), Image.Resampling.BICUBIC)
     return normalise(np.asarray(resized))
-
-
-def block_mean(log_density: np.ndarray, factor: int) -> np.ndarray:
-    """Mean of the log density over blocks of `factor` x `factor` cells; sides must divide."""
-    height, width = log_density.shape
-    blocks = log_density.reshape(height // factor, factor, width // factor, factor)
-    return np.asarray(blocks.mean(axis=(1, 3)))

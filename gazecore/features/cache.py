@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from gazecore.corpus.schema import Corpus
 from gazecore.corpus.splits import thumbnail
-from gazecore.errors import CorpusError, one_line
+from gazecore.errors import CorpusError, RunFailed, one_line
 from gazecore.images.decode import Limits, decode, to_network
 from gazecore.model.backbone import Backbone, BackboneSpec
 from gazecore.model.bundle import DisplaySize
@@ -26,15 +26,17 @@ from gazecore.storage import Location
 
 IMAGES_PER_FILE = 16
 
-SCHEMA = pa.schema([
-    pa.field("image_id", pa.string(), nullable=False),
-    pa.field("height", pa.int32(), nullable=False),
-    pa.field("width", pa.int32(), nullable=False),
-    pa.field("grid_height", pa.int32(), nullable=False),
-    pa.field("grid_width", pa.int32(), nullable=False),
-    pa.field("features", pa.binary(), nullable=False),
-    pa.field("thumbnail", pa.binary(), nullable=False),
-])
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("grid_height", pa.int32(), nullable=False),
+        pa.field("grid_width", pa.int32(), nullable=False),
+        pa.field("features", pa.binary(), nullable=False),
+        pa.field("thumbnail", pa.binary(), nullable=False),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def write_cache(
 
     Raises:
         CorpusError: an image cannot be read, or `out` holds the cache of something else.
+        RunFailed: features are not finite in float16.
     """
     header = {
         "backbone": asdict(backbone.spec),
@@ -87,7 +90,9 @@ def write_cache(
                 [_row(row["image_id"], row["uri"], backbone, display_size) for row in part], SCHEMA
             )
             buffer = io.BytesIO()
-            pq.write_table(table, buffer, row_group_size=1, compression="none", use_dictionary=False)
+            pq.write_table(
+                table, buffer, row_group_size=1, compression="none", use_dictionary=False
+            )
             (out / name).publish(buffer.getvalue())
         yield start + len(part)
 
@@ -128,7 +133,9 @@ class FeatureCache:
         row = self._files[file].read_row_group(group).to_pylist()[0]
         values = np.frombuffer(row["features"], dtype="<f2")
         return CachedImage(
-            row["image_id"], row["height"], row["width"],
+            row["image_id"],
+            row["height"],
+            row["width"],
             values.reshape(-1, row["grid_height"], row["grid_width"]),
             np.frombuffer(row["thumbnail"], dtype="<f4"),
         )
@@ -148,9 +155,14 @@ def _row(
     except Exception as error:
         raise CorpusError(f"{image_id} ({uri}): {one_line(error)}") from error
     features = backbone.features(image.pixels[None])[0].half().cpu().numpy()
+    if not np.isfinite(features).all():
+        raise RunFailed(f"{image_id} ({uri}): its features do not fit float16")
     return {
-        "image_id": image_id, "height": image.height, "width": image.width,
-        "grid_height": features.shape[1], "grid_width": features.shape[2],
+        "image_id": image_id,
+        "height": image.height,
+        "width": image.width,
+        "grid_height": features.shape[1],
+        "grid_width": features.shape[2],
         "features": features.astype("<f2").tobytes(),
         "thumbnail": thumbnail(decode(data, Limits())).astype("<f4").tobytes(),
     }

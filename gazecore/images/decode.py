@@ -20,6 +20,9 @@ SUFFIXES = (
 )  # fmt: skip
 """File names that are taken for images when a folder is listed, in lower case."""
 
+# Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
+Image.init()
+
 MAX_NETWORK_PIXELS = 4_000_000
 """Largest input of the network; VGG-19 needs about 1 KB of memory for each of its pixels."""
 
@@ -29,8 +32,8 @@ class Limits:
     """Caps per image, checked before decoding.
 
     Attributes:
-        max_bytes: of the file.
-        max_pixels: width times height of the image.
+        max_bytes: Bytes of the file.
+        max_pixels: Width times height of the image.
     """
 
     max_bytes: int = 128 * 2**20
@@ -56,7 +59,7 @@ class NetworkInput:
     pixels: np.ndarray
 
 
-def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
+def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
     """Decode the first frame of an image to upright RGB.
 
     EXIF rotation is applied, transparency is shown on white, 16-bit samples are scaled to 8.
@@ -94,9 +97,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:  # noqa: B008
         raise DecodeError(one_line(error)) from error
 
 
-def to_network(
-    data: bytes, display_size: DisplaySize, limits: Limits = Limits()  # noqa: B008
-) -> NetworkInput:
+def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()) -> NetworkInput:
     """Decode an image and resize it, antialiased, to what the network sees.
 
     Raises:
@@ -111,7 +112,7 @@ def to_network(
             "use --display-size 1024"
         )
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return NetworkInput(image.height, image.width, np.asarray(resized))
+    return NetworkInput(image.height, image.width, np.array(resized))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -125,7 +126,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(samples: np.ndarray) -> np.ndarray:
-    """Scale gray samples of unknown range: 8 bits, 16 bits, shares of one, or up to their maximum."""
+    """Scale gray samples of unknown range: 8 or 16 bits, shares of one, or up to their maximum."""
     values = samples.astype(np.float64)
     if not np.isfinite(values).all():
         raise DecodeError("the image holds values that are not finite")

@@ -14,7 +14,7 @@ def log_likelihoods(log_density: np.ndarray, points: np.ndarray) -> np.ndarray:
         float64 (n,), nats.
     """
     x, y = np.floor(points).astype(int).T
-    return log_density[y, x].astype(np.float64)
+    return np.asarray(log_density[y, x], dtype=np.float64)
 
 
 def information_gain(

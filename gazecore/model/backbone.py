@@ -65,9 +65,15 @@ class BackboneSpec:
 class Backbone(Protocol):
     """What turns pixels into features."""
 
-    spec: BackboneSpec
-    batch_size: int | None
-    """Images a call must hold, so that kernels and rounding never change; None: any number."""
+    @property
+    def spec(self) -> BackboneSpec:
+        """Which features these are."""
+        ...
+
+    @property
+    def batch_size(self) -> int | None:
+        """Images a call must hold, so that kernels and rounding never change; None: any number."""
+        ...
 
     def features(self, images: np.ndarray) -> torch.Tensor:
         """Features of images of one size.
@@ -112,7 +118,11 @@ def make_spec(name: str, source: str | None = None) -> BackboneSpec:
 
 
 def load_backbone(
-    spec: BackboneSpec, *, device: str, executor: str = "auto", source: str | None = None,
+    spec: BackboneSpec,
+    *,
+    device: str,
+    executor: str = "auto",
+    source: str | None = None,
     threads: int | None = None,
 ) -> Backbone:
     """Load the backbone that `spec` names and verify its weights.
@@ -176,20 +186,17 @@ class NcnnVGG:
         return torch.stack([self._one(image) for image in images])
 
     def _one(self, image: np.ndarray) -> torch.Tensor:
-        planes = _normalise(image, self.spec).transpose(2, 0, 1)
+        # A Mat only points at the array that it is made of, so the array must have a name here.
+        planes = np.ascontiguousarray(_normalise(image, self.spec).transpose(2, 0, 1))
         extractor = self._net.create_extractor()
-        # clone() copies into ncnn's own aligned layout.
-        extractor.input("data", self._ncnn.Mat(np.ascontiguousarray(planes)).clone())
-        # The deepest tap first would do the same work; ncnn keeps what a later tap needs.
+        extractor.input("data", self._ncnn.Mat(planes).clone())
         taps = [np.asarray(extractor.extract(f"tap_{tap}")[1]) for tap in self.spec.taps]
         return torch.from_numpy(np.concatenate(taps))
 
 
 def ncnn_graph(taps: tuple[str, ...], weights: vgg.Weights) -> str:
     """VGG-19 in ncnn's text format, down to the deepest tap, with an output `tap_NAME` for each."""
-    layers: list[tuple[str, str, list[str], list[str], str]] = [
-        ("Input", "data", [], ["data"], "")
-    ]
+    layers: list[tuple[str, str, list[str], list[str], str]] = [("Input", "data", [], ["data"], "")]
     current = "data"
 
     def branch(name: str) -> None:
@@ -237,8 +244,10 @@ class TorchVGG:
         self._format = torch.channels_last if self._on_gpu else torch.contiguous_format
         self.batch_size = batch_size if self._on_gpu else None
         self._weights = [
-            (kernel.to(self.device, self._dtype, memory_format=self._format),
-             bias.to(self.device, self._dtype))
+            (
+                kernel.to(self.device, self._dtype, memory_format=self._format),
+                bias.to(self.device, self._dtype),
+            )
             for kernel, bias in weights
         ]
         self._mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
@@ -301,6 +310,5 @@ class TinyBackbone:
 
 def _normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:
     """(RGB * scale - mean) / std, in float32, over the last axis."""
-    scaled = pixels.astype(np.float32) * np.float32(spec.scale)
-    normalised: np.ndarray = (scaled - np.float32(spec.mean)) / np.float32(spec.std)
-    return normalised
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    return np.asarray((pixels.astype(np.float32) * np.float32(spec.scale) - mean) / std)

@@ -46,9 +46,9 @@ def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, folds: int = 5) -> Cen
     """
     if not len(x):
         raise ValueError("a centre bias needs at least one fixation")
-    counts = np.stack([
-        _histogram(x[groups % folds == fold], y[groups % folds == fold]) for fold in range(folds)
-    ])
+    counts = np.stack(
+        [_histogram(x[groups % folds == fold], y[groups % folds == fold]) for fold in range(folds)]
+    )
     scores: dict[tuple[float, float], float] = {}
     for bandwidth in _BANDWIDTHS:
         kernel_densities = [_smooth(counts.sum(axis=0) - held, bandwidth) for held in counts]
@@ -80,7 +80,7 @@ def on_grid(log_density: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def _histogram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     edges = np.linspace(0, 1, RESOLUTION + 1)
-    return np.histogram2d(y, x, bins=(edges, edges))[0]
+    return np.asarray(np.histogram2d(y, x, bins=(edges, edges))[0])
 
 
 def _smooth(counts: np.ndarray, bandwidth: float) -> np.ndarray:

@@ -63,8 +63,13 @@ class DeepGaze:
 
     @classmethod
     def load(
-        cls, bundle: ModelBundle, *, device: str = "auto", executor: str = "auto",
-        backbone_source: str | None = None, threads: int | None = None,
+        cls,
+        bundle: ModelBundle,
+        *,
+        device: str = "auto",
+        executor: str = "auto",
+        backbone_source: str | None = None,
+        threads: int | None = None,
     ) -> "DeepGaze":
         """Load the bundle's backbone and put both on a device.
 
@@ -81,7 +86,10 @@ class DeepGaze:
         if threads and device == "cpu":
             torch.set_num_threads(threads)
         backbone = load_backbone(
-            bundle.backbone, device=device, executor=executor, source=backbone_source,
+            bundle.backbone,
+            device=device,
+            executor=executor,
+            source=backbone_source,
             threads=threads,
         )
         return cls(bundle, backbone, device)

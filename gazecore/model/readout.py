@@ -1,6 +1,7 @@
 """The readout: features become log densities. Kümmerer, Wallis & Bethge 2016 (arXiv 1610.01563)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,10 @@ from gazecore.errors import BundleError
 
 Activation = Literal["softplus", "relu"]
 
-ACTIVATIONS = {"softplus": F.softplus, "relu": F.relu}
+ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softplus": F.softplus,
+    "relu": F.relu,
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Readout(nn.Module):
         super().__init__()
         self.config = config
         members = config.members
+        self.feature_mean: torch.Tensor
+        self.feature_std: torch.Tensor
         self.register_buffer("feature_mean", torch.zeros(config.channels))
         self.register_buffer("feature_std", torch.ones(config.channels))
         self.weights = nn.ParameterList()

@@ -85,18 +85,19 @@ def train_readout(
     torch.manual_seed(config.seed)
     order = np.random.default_rng(config.seed)
     readout = Readout(ReadoutConfig(cache.backbone.channels, activation=config.activation))
-    readout.feature_mean.copy_(standardisation[0])
-    readout.feature_std.copy_(standardisation[1])
+    readout.feature_mean, readout.feature_std = standardisation
     optimiser = torch.optim.AdamW(
         [
             {"params": list(readout.weights), "weight_decay": config.weight_decay},
-            {"params": [*readout.biases, readout.log_blur, readout.centerbias_weight],
-             "weight_decay": 0.0},
+            {
+                "params": [*readout.biases, readout.log_blur, readout.centerbias_weight],
+                "weight_decay": 0.0,
+            },
         ],
         lr=config.learning_rate,
     )
-    steps_per_epoch = math.ceil(len(train) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs * steps_per_epoch)
+    steps = config.epochs * math.ceil(len(train) / config.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     best, best_state = -math.inf, copy.deepcopy(readout.state_dict())
     for number in range(1, config.epochs + 1):
         losses = []
@@ -142,7 +143,7 @@ def held_out_gain(
 
 
 def channel_statistics(cache: FeatureCache, images: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel over positions and images, float32 (channels,)."""
+    """Mean and deviation of each channel over positions and images, each float32 (channels,)."""
     sums = np.zeros(cache.backbone.channels)
     squares, count = sums.copy(), 0
     for i in images:
@@ -162,10 +163,14 @@ def mixture(readouts: list[Readout]) -> Readout:
     first = readouts[0].config
     joined = Readout(ReadoutConfig(first.channels, first.widths, first.activation, len(readouts)))
     states = [readout.state_dict() for readout in readouts]
-    joined.load_state_dict({
-        key: states[0][key] if key.startswith("feature_") else torch.cat([s[key] for s in states])
-        for key in states[0]
-    })
+    joined.load_state_dict(
+        {
+            key: states[0][key]
+            if key.startswith("feature_")
+            else torch.cat([s[key] for s in states])
+            for key in states[0]
+        }
+    )
     return joined.eval().requires_grad_(False)
 
 

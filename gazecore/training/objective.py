@@ -42,13 +42,15 @@ def make_batches(images: list[CachedImage], points: list[np.ndarray]) -> list[Ba
             rows = points[i][:, 1] / images[i].height * height
             cells.append(np.floor(rows).astype(np.int64) * width + np.floor(columns).astype(int))
         counts = [len(c) for c in cells]
-        batches.append(Batch(
-            features=torch.from_numpy(np.stack([images[i].features for i in members])).float(),
-            image=torch.from_numpy(np.repeat(np.arange(len(members)), counts)),
-            cell=torch.from_numpy(np.concatenate(cells)),
-            counts=torch.tensor(counts, dtype=torch.float32),
-            grid=(height, width),
-        ))
+        batches.append(
+            Batch(
+                features=torch.from_numpy(np.stack([images[i].features for i in members])).float(),
+                image=torch.from_numpy(np.repeat(np.arange(len(members)), counts)),
+                cell=torch.from_numpy(np.concatenate(cells)),
+                counts=torch.tensor(counts, dtype=torch.float32),
+                grid=(height, width),
+            )
+        )
     return batches
 
 

@@ -1,0 +1,33 @@
+"""What a benchmark ran on, and how it reports."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("gazecore", "torch", "torchvision", "ncnn", "numpy", "ray", "pyarrow", "pillow")
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions."""
+    cpu = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def report(name: str, **figures: Any) -> None:
+    """Print the benchmark's one JSON line."""
+    print(json.dumps({"benchmark": name, **figures, "environment": environment()}))

@@ -1,0 +1,100 @@
+"""What people see while a run goes on: a live line on a terminal, a log line elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from cluster.scoring import Tally
+
+LOG_EVERY = 30.0
+"""Seconds between log lines where there is no terminal."""
+
+
+class ProgressReport:
+    """Shows images, rate, failures and the time left; use as a context manager."""
+
+    def __init__(self, total: int, console: Console, done: int = 0) -> None:
+        """Start with `total` planned images, of which `done` are done already."""
+        self._total, self._before = total, done
+        self._started = self._logged = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._live: Progress | None = None
+        if console.is_terminal:
+            self._live = Progress(
+                TextColumn("scoring"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}  {task.fields[failed]} failed  {task.fields[eta]}"),
+                console=console,
+            )
+            self._task = self._live.add_task(
+                "", total=total, completed=done, rate="starting", failed=0, eta=""
+            )
+
+    def __enter__(self) -> "ProgressReport":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, tally: Tally) -> None:
+        """Show how far the run is."""
+        ok, failed = tally.ok + tally.unfinished[0], tally.failed + tally.unfinished[1]
+        now, done = time.monotonic(), self._before + ok + failed
+        if ok + failed and self._first is None:
+            self._first = (now, done)  # start-up is not part of the rate
+        rate = 0.0
+        if self._first and now > self._first[0]:
+            rate = (done - self._first[1]) / (now - self._first[0])
+        left = (self._total - done) / rate if rate > 0 else None
+        if self._live:
+            self._live.update(
+                self._task,
+                completed=done,
+                failed=failed,
+                rate=f"{rate:.1f} images/s" if rate else "starting",
+                eta=f"{clock(left)} left" if left is not None else "",
+            )
+        elif now - self._logged >= LOG_EVERY:
+            self._logged = now
+            structlog.get_logger().info(
+                "progress",
+                images=done,
+                total=self._total,
+                failed=failed,
+                shards=tally.shards,
+                images_per_second=round(rate, 2),
+                eta_seconds=None if left is None else round(left),
+            )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def configure_logging() -> None:
+    """Log lines go to stderr: readable on a terminal, JSON elsewhere."""
+    on_terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

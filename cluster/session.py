@@ -1,0 +1,86 @@
+"""Connecting to Ray, and what the cluster offers."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from gazecore.errors import InputError, one_line
+
+
+@dataclass(frozen=True)
+class ActorLayout:
+    """How many actors hold a model, and what each one occupies.
+
+    Attributes:
+        actors: how many.
+        gpus: of each actor, 0 for CPU actors; a fraction puts several on one GPU.
+        cpus: of each actor, reserved and used.
+    """
+
+    actors: int
+    gpus: float
+    cpus: int
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, and let go of it at the end.
+
+    Args:
+        address: of a cluster, as `ray.init` takes it; None: the cluster that this process runs in
+            (`ray job submit`, or RAY_ADDRESS), else a new one on this machine alone.
+
+    Raises:
+        InputError: there is no cluster at that address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address in (None, "", "local"):
+            # A private cluster: reachable from this machine only, and without a dashboard.
+            ray.init(
+                address="local",
+                _node_ip_address="127.0.0.1",
+                include_dashboard=False,
+                object_store_memory=512 * 2**20,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot reach a Ray cluster at {address}: {one_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def plan_layout(actors: int | None, gpus_per_actor: float | None) -> ActorLayout:
+    """Choose what was not asked for from what the cluster has now.
+
+    By default one actor per GPU, or, where there is no GPU, one per machine with all its cores.
+
+    Raises:
+        InputError: a number makes no sense.
+    """
+    if actors is not None and actors < 1:
+        raise InputError(f"--actors must be positive, not {actors}")
+    if gpus_per_actor is not None and gpus_per_actor < 0:
+        raise InputError(f"--gpus-per-actor must not be negative, not {gpus_per_actor:g}")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpu_nodes = [node for node in nodes if node.get("GPU")]
+    gpus = gpus_per_actor if gpus_per_actor is not None else float(bool(gpu_nodes))
+    if gpus:
+        slots = sum(int(node["GPU"] / gpus) for node in gpu_nodes)
+        # Cores are shared out among the actors that a node's GPUs take.
+        share = min((node.get("CPU", 1) * gpus / node["GPU"] for node in gpu_nodes), default=1)
+        return ActorLayout(actors or max(1, slots), gpus, max(1, int(share)))
+    cpu_nodes = [node for node in nodes if node.get("CPU")]
+    count = actors or max(1, len(cpu_nodes))
+    per_node = -(-count // max(1, len(cpu_nodes)))
+    smallest = min((node["CPU"] for node in cpu_nodes), default=1)
+    return ActorLayout(count, 0, max(1, int(smallest / per_node)))

@@ -1,0 +1,108 @@
+"""What a density says, in numbers.
+
+Positions use the coordinates of fixations: the pixel in column j and row i covers
+[j, j + 1) x [i, i + 1), so the middle of a 640 px wide image is x = 320.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+PEAK_SHARE = 0.05
+"""A local maximum counts as a peak from this share of the highest one's density."""
+
+
+def statistics(
+    log_density: np.ndarray,
+    members: np.ndarray,
+    centerbias: np.ndarray,
+    height: int,
+    width: int,
+) -> dict[str, float | int | None]:
+    """Summary statistics of one density.
+
+    Args:
+        log_density: (grid_height, grid_width), natural logarithm, logsumexp 0.
+        members: (members, grid_height, grid_width), the mixture's parts, likewise.
+        centerbias: (grid_height, grid_width), likewise.
+        height, width: of the original image, pixels.
+
+    Returns:
+        The statistics columns of `results.schema.SCORES`. disagreement_bits is None for a model
+        of one member.
+    """
+    rows, columns = log_density.shape
+    log_p = log_density.astype(np.float64)
+    p = np.exp(log_p)
+    p /= p.sum()
+    x = (np.arange(columns) + 0.5) * (width / columns)
+    y = (np.arange(rows) + 0.5) * (height / rows)
+    px, py = p.sum(axis=0), p.sum(axis=1)
+    mean_x, mean_y = float(px @ x), float(py @ y)
+    peak_row, peak_column = np.unravel_index(int(p.argmax()), p.shape)
+    area_50, area_90 = _areas(p, (0.5, 0.9))
+    return {
+        "information_bits": _bits(p, log_p - centerbias),
+        "concentration_bits": _bits(p, log_p + np.log(p.size)),
+        "peak_x": float(x[peak_column]),
+        "peak_y": float(y[peak_row]),
+        "mean_x": mean_x,
+        "mean_y": mean_y,
+        "std_x": float(np.sqrt(px @ (x - mean_x) ** 2)),
+        "std_y": float(np.sqrt(py @ (y - mean_y) ** 2)),
+        "cov_xy": float((y - mean_y) @ p @ (x - mean_x)),
+        "area_50": area_50,
+        "area_90": area_90,
+        "center_mass": float(_central_half(rows) @ p @ _central_half(columns)),
+        "n_peaks": len(peaks(p)),
+        "disagreement_bits": _disagreement(members, log_p),
+    }
+
+
+def peaks(density: np.ndarray) -> np.ndarray:
+    """Local maxima with at least 5 % of the highest one's density.
+
+    Args:
+        density: (h, w), not logarithmic. A plateau is one peak.
+
+    Returns:
+        int (n, 2), row and column, the highest first.
+    """
+    is_maximum = density == ndimage.maximum_filter(density, size=3, mode="nearest")
+    is_maximum &= density >= PEAK_SHARE * density.max()
+    labels, count = ndimage.label(is_maximum, structure=np.ones((3, 3)))
+    if not count:
+        return np.empty((0, 2), dtype=int)
+    places = np.array(ndimage.maximum_position(density, labels, range(1, count + 1)), dtype=int)
+    order = np.argsort(-density[places[:, 0], places[:, 1]], kind="stable")
+    return places[order]
+
+
+def _bits(p: np.ndarray, log_ratio: np.ndarray) -> float:
+    # A divergence of equal densities may round to just below zero.
+    return max(0.0, float((p * log_ratio).sum() / np.log(2)))
+
+
+def _areas(p: np.ndarray, masses: tuple[float, ...]) -> list[float]:
+    """Smallest share of the area that holds each mass; the last cell counts by the part needed."""
+    ordered = np.sort(p, axis=None)[::-1]
+    held = np.cumsum(ordered)
+    areas = []
+    for mass in masses:
+        last = min(int(np.searchsorted(held, mass)), p.size - 1)
+        missing = mass - (held[last - 1] if last else 0.0)
+        areas.append(float((last + missing / ordered[last]) / p.size))
+    return areas
+
+
+def _central_half(cells: int) -> np.ndarray:
+    """How much of each cell lies between a quarter and three quarters of the side."""
+    edges = np.clip(np.arange(cells + 1) / cells, 0.25, 0.75)
+    return np.diff(edges) * cells
+
+
+def _disagreement(members: np.ndarray, log_p: np.ndarray) -> float | None:
+    """Mean KL of the members from their mixture, bits."""
+    if len(members) == 1:
+        return None
+    log_members = members.astype(np.float64)
+    return _bits(np.exp(log_members), log_members - log_p) / len(members)

@@ -1,0 +1,198 @@
+"""The plan: every input image once, cut into shards.
+
+Parts are written one after the other and never changed. A part's Parquet row groups are its shards,
+in order; its metadata says which shard is the first. Planning again over the same input appends the
+images that are new, in new shards, so a plan whose making was interrupted is simply made again.
+"""
+
+import io
+import tempfile
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from gazecore.errors import InputError
+from gazecore.images.listing import LISTED
+from gazecore.results.run import Run
+from gazecore.results.schema import PLAN
+from gazecore.storage import Location
+
+SHARDS_PER_PART = 256
+_FIRST = b"gazecore.first_shard"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A slice of the plan: its number and its rows (schema PLAN)."""
+
+    number: int
+    images: pa.Table
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """How much is planned: images and shards in all, and images that this planning added."""
+
+    images: int
+    shards: int
+    added: int
+
+
+def update_plan(
+    run: Run, listing: Iterator[pa.RecordBatch], limit: int | None = None
+) -> PlanSummary:
+    """Bring the plan up to date with the input.
+
+    Memory is bounded: the listing is spooled to a local temporary file, and duplicates and known
+    images are sorted out by DuckDB, which spills to disk.
+
+    Args:
+        run: begun.
+        listing: batches of `images.listing.LISTED`.
+        limit: take the listing's first images only.
+
+    Raises:
+        InputError: one image_id stands for two URIs, or there is no image at all.
+    """
+    known = plan_parts(run)
+    images = sum(part.images for part in known)
+    next_shard = known[-1].first_shard + known[-1].shards if known else 0
+    before = images
+    with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder:
+        _spool(listing, f"{folder}/listed.parquet", limit)
+        with duckdb.connect(config={"memory_limit": "512MB", "temp_directory": folder}) as db:
+            listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
+            _refuse_conflicts(db, listed)
+            if known:
+                db.register("known", _dataset(run.plan, known))
+                db.execute("CREATE TABLE known_ids AS SELECT image_id FROM known")
+            new = db.sql(
+                f"SELECT image_id, uri, first(size) AS size, first(version) AS version "
+                f"FROM {listed} "
+                + ("ANTI JOIN known_ids USING (image_id) " if known else "")
+                + "GROUP BY image_id, uri ORDER BY min(file_row_number)"
+            ).to_arrow_reader(100_000)
+            pieces = _exactly(new, run.settings.shard_size * SHARDS_PER_PART)
+            for number, rows in enumerate(pieces, start=len(known)):
+                next_shard += _write_part(run, number, next_shard, rows)
+                images += rows.num_rows
+    if not images:
+        raise InputError(f"there are no images in {run.settings.input}")
+    return PlanSummary(images, next_shard, images - before)
+
+
+@dataclass(frozen=True)
+class PlanPart:
+    """One file of the plan: where it is, its first shard, and the images in each of its shards."""
+
+    location: Location
+    first_shard: int
+    sizes: np.ndarray
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return len(self.sizes)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return int(self.sizes.sum())
+
+
+def plan_parts(run: Run) -> list[PlanPart]:
+    """The files of the plan, in order; their footers are read, not their rows."""
+    parts = []
+    for name in run.plan.names():
+        if name.startswith("part-") and name.endswith(".parquet"):
+            location = run.plan / name
+            with location.fs.open(location.path, "rb") as file:
+                metadata = pq.read_metadata(file)
+            first = int(metadata.metadata[_FIRST])
+            groups = range(metadata.num_row_groups)
+            sizes = np.array([metadata.row_group(g).num_rows for g in groups], dtype=np.int32)
+            parts.append(PlanPart(location, first, sizes))
+    return sorted(parts, key=lambda part: part.first_shard)
+
+
+def images_in(run: Run, numbers: Container[int]) -> int:
+    """How many images these shards hold."""
+    return sum(
+        int(size)
+        for part in plan_parts(run)
+        for number, size in enumerate(part.sizes, start=part.first_shard)
+        if number in numbers
+    )
+
+
+def shards(run: Run, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Shard]:
+    """The shards of the plan in order; only parts and row groups that are wanted are read."""
+    for part in plan_parts(run):
+        numbers = range(part.first_shard, part.first_shard + part.shards)
+        if not any(wanted(number) for number in numbers):
+            continue
+        file = pq.ParquetFile(io.BytesIO(part.location.read_bytes()))
+        for group, number in enumerate(numbers):
+            if wanted(number):
+                yield Shard(number, file.read_row_group(group))
+
+
+def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> None:
+    left = limit
+    with pq.ParquetWriter(path, LISTED, compression="zstd") as writer:
+        for batch in listing:
+            piece = batch if left is None else batch.slice(0, left)
+            writer.write_batch(piece)
+            if left is not None:
+                left -= piece.num_rows
+                if left == 0:
+                    break
+
+
+def _refuse_conflicts(db: duckdb.DuckDBPyConnection, listed: str) -> None:
+    conflict = db.execute(
+        f"SELECT image_id, min(uri), max(uri) FROM {listed} "
+        "GROUP BY image_id HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
+    ).fetchone()
+    if conflict:
+        raise InputError(
+            f"image_id {conflict[0]!r} stands for two images, {conflict[1]} and {conflict[2]}: "
+            "give each image its own id"
+        )
+
+
+def _dataset(plan: Location, parts: list[PlanPart]) -> ds.Dataset:
+    filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(plan.fs))
+    return ds.dataset([p.location.path for p in parts], format="parquet", filesystem=filesystem)
+
+
+def _exactly(batches: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
+    """Tables of exactly `rows` rows, but for the last."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        while sum(b.num_rows for b in held) >= rows:
+            table = pa.Table.from_batches(held)
+            yield table.slice(0, rows)
+            held = table.slice(rows).to_batches()
+    if sum(b.num_rows for b in held):
+        yield pa.Table.from_batches(held)
+
+
+def _write_part(run: Run, number: int, first_shard: int, rows: pa.Table) -> int:
+    """Write part `number`; returns how many shards it has."""
+    size = run.settings.shard_size
+    count: int = -(-rows.num_rows // size)
+    numbers = [first_shard + i // size for i in range(rows.num_rows)]
+    table = rows.append_column("shard", pa.array(numbers, pa.int32())).cast(PLAN)
+    table = table.replace_schema_metadata({_FIRST: str(first_shard).encode()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=size, compression="zstd")
+    (run.plan / f"part-{number:05d}.parquet").publish(buffer.getvalue())
+    return count

@@ -1,0 +1,205 @@
+"""Scoring one shard, start to end: fetch, decode, compute, summarise.
+
+Fetching and decoding run ahead in threads, the network runs in the caller's thread, and statistics
+and encoding follow in threads, so that the network does not wait.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gazecore.density.codec import DEFAULT_FACTOR, encode
+from gazecore.density.statistics import statistics
+from gazecore.errors import Crashed, ImageError, one_line
+from gazecore.images.decode import Limits, NetworkInput, to_network
+from gazecore.images.fetch import fetch
+from gazecore.model.bundle import DisplaySize
+from gazecore.model.deepgaze import DeepGaze
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """How images are scored.
+
+    Attributes:
+        display_size: `1024` or `native`.
+        density_factor: grid cells per stored density cell, in both directions.
+        limits: caps per image.
+        fetchers: images fetched at the same time.
+        decoders: images decoded at the same time; 0: one per core.
+    """
+
+    display_size: DisplaySize = "1024"
+    density_factor: int = DEFAULT_FACTOR
+    limits: Limits = field(default_factory=Limits)
+    fetchers: int = 16
+    decoders: int = 0
+
+
+class Scorer:
+    """A model on its device, with the threads that feed it. Several shards may be scored at once
+    from several threads; the network serves one of them at a time."""
+
+    def __init__(self, model: DeepGaze, config: ScorerConfig) -> None:
+        self.model = model
+        self.config = config
+        cores = os.cpu_count() or 1
+        self._decoding = threading.Semaphore(config.decoders or cores)
+        self._computing = threading.Lock()
+        self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
+        self._finishers = ThreadPoolExecutor(cores, "gazecore-finish")
+
+    def score(
+        self,
+        images: pa.Table,
+        *,
+        crashed: frozenset[str] = frozenset(),
+        on_image: Callable[[bool], None] = lambda ok: None,
+    ) -> tuple[list[Row], list[Row]]:
+        """Score the images of a shard.
+
+        Args:
+            images: rows of the plan: image_id, uri, size.
+            crashed: images that are known to end the process; they are not touched.
+            on_image: is called with ok or not as each image is finished.
+
+        Returns:
+            Rows of SCORES for every image and of DENSITIES for the `ok` ones, in the order given.
+
+        Raises:
+            StorageUnavailable: the storage does not answer; nothing is known about the images.
+        """
+        rows = images.select(["image_id", "uri", "size"]).to_pylist()
+        futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
+        for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
+            if isinstance(inputs, ImageError):
+                futures[indices[0]].set_result((failed_row(rows[indices[0]], inputs), None))
+                on_image(False)
+                continue
+            with self._computing:
+                prediction = self.model.predict(np.stack([image.pixels for image in inputs]))
+            for position, (index, image) in enumerate(zip(indices, inputs, strict=True)):
+                futures[index] = self._finishers.submit(
+                    summarise,
+                    rows[index],
+                    image,
+                    prediction.log_density[position],
+                    prediction.members[position],
+                    prediction.centerbias,
+                    self.config.density_factor,
+                )
+                on_image(True)
+        results = [future.result() for future in futures]
+        return [score for score, _ in results], [d for _, d in results if d is not None]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._readers.shutdown(cancel_futures=True)
+        self._finishers.shutdown(cancel_futures=True)
+
+    def _read_ahead(
+        self, rows: list[Row], crashed: frozenset[str]
+    ) -> Iterator[tuple[int, NetworkInput | ImageError]]:
+        """What the network is to see, in order; at most two images per fetcher are held."""
+        waiting: deque[tuple[int, Future[NetworkInput]]] = deque()
+        upcoming = iter(enumerate(rows))
+        try:
+            while True:
+                while len(waiting) < 2 * self.config.fetchers:
+                    index, row = next(upcoming, (-1, None))
+                    if row is None:
+                        break
+                    waiting.append((index, self._readers.submit(self._read, row, crashed)))
+                if not waiting:
+                    return
+                index, future = waiting.popleft()
+                try:
+                    yield index, future.result()
+                except ImageError as error:
+                    yield index, error
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _read(self, row: Row, crashed: frozenset[str]) -> NetworkInput:
+        if row["image_id"] in crashed:
+            raise Crashed("the process that scored this image died each time it was tried")
+        data = fetch(row["uri"], row["size"], self.config.limits)
+        with self._decoding:
+            return to_network(data, self.config.display_size, self.config.limits)
+
+    def _batches(
+        self, inputs: Iterable[tuple[int, NetworkInput | ImageError]]
+    ) -> Iterator[tuple[list[int], list[NetworkInput] | ImageError]]:
+        """Images of one size together, as many as the network takes at once."""
+        size = self.model.backbone.batch_size or 1
+        held: dict[tuple[int, ...], list[tuple[int, NetworkInput]]] = {}
+        for index, image in inputs:
+            if isinstance(image, ImageError):
+                yield [index], image
+                continue
+            group = held.setdefault(image.pixels.shape, [])
+            group.append((index, image))
+            if len(group) == size:
+                del held[image.pixels.shape]
+                yield [i for i, _ in group], [im for _, im in group]
+        for group in held.values():
+            yield [i for i, _ in group], [im for _, im in group]
+
+
+def summarise(
+    row: Mapping[str, Any],
+    image: NetworkInput,
+    log_density: np.ndarray,
+    members: np.ndarray,
+    centerbias: np.ndarray,
+    factor: int,
+) -> tuple[Row, Row]:
+    """The SCORES and DENSITIES rows of one image.
+
+    Args:
+        row: the image's row of the plan.
+        image: as the network saw it.
+        log_density, members, centerbias: as `density.statistics` takes them.
+        factor: grid cells per stored cell.
+    """
+    values, offset = encode(log_density, factor)
+    if not np.isfinite(offset):
+        raise FloatingPointError(f"the density of {row['image_id']} is not finite")
+    size = {"height": image.height, "width": image.width}
+    score = {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "status": "ok",
+        **size,
+        **statistics(log_density, members, centerbias, image.height, image.width),
+    }
+    density = {
+        "image_id": row["image_id"],
+        **size,
+        "grid_height": values.shape[0],
+        "grid_width": values.shape[1],
+        "log_density": values.ravel(),
+        "log_offset": offset,
+    }
+    return score, density
+
+
+def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:
+    """The SCORES row of an image that cannot be scored."""
+    return {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "status": "failed",
+        "error": error.code,
+        "error_message": one_line(error),
+    }

@@ -1,0 +1,45 @@
+"""The `gazecore` command: hands over to one of the jobs."""
+
+import importlib
+import sys
+
+import gazecore
+
+COMMANDS = {
+    "score": "score an image collection: a density and statistics for every image",
+    "predict": "a few images, no cluster: overlays and numbers",
+    "status": "how far a run is",
+    "verify": "check that a run holds what it promises",
+    "query": "SQL over a run",
+    "models": "what a model bundle holds",
+    "ingest": "import recorded fixations as a corpus",
+    "features": "compute the backbone's features of a corpus, once",
+    "train": "train a readout on cached features",
+}
+
+
+def main() -> None:
+    """Run `gazecore COMMAND ...`."""
+    name, rest = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if name in ("-h", "--help"):
+        print(
+            "usage: gazecore COMMAND ...\n\nPredicts where people look, for image collections of "
+            "any size.\n"
+        )
+        for command, text in COMMANDS.items():
+            print(f"  {command:<10} {text}")
+        print("\n`gazecore COMMAND --help` explains a command.")
+    elif name == "--version":
+        print(gazecore.__version__)
+    elif name in COMMANDS:
+        importlib.import_module(f"jobs.{name}").main(rest)
+    else:
+        print(
+            f"gazecore: there is no command {name!r}; it is one of {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

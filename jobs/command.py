@@ -1,0 +1,44 @@
+"""What every command shares: parsing, and how it ends."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+from rich.console import Console
+
+from gazecore.errors import GazecoreError, one_line
+
+out = Console(highlight=False, markup=False)
+err = Console(stderr=True, highlight=False, markup=False)
+
+Options = TypeVar("Options")
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print labelled facts, one a line."""
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        out.print(f"{label:<{width}}  {value}", soft_wrap=True)
+
+
+def run_command(
+    name: str, options: type[Options], act: Callable[[Options], int], argv: Sequence[str] | None
+) -> None:
+    """Parse the command line into `options`, act on them, and end the process.
+
+    The exit code is what `act` returns, 2 for a user's mistake, 1 for a failed run, 130 after
+    Ctrl-C. Errors are one line on stderr.
+    """
+    try:
+        code = act(tyro.cli(options, prog=f"gazecore {name}", args=argv))
+    except GazecoreError as error:
+        print(f"gazecore {name}: {one_line(error, 1000)}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print(f"gazecore {name}: interrupted; the same command continues", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, which is its right
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,52 @@
+"""What a model bundle holds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from gazecore.model.bundle import DEFAULT, load_bundle
+from jobs.command import run_command, show_rows
+
+
+@dataclass(frozen=True)
+class ModelsOptions:
+    """Print what a model bundle holds: backbone, readout, training and what it reached."""
+
+    model: Positional[Annotated[str, arg(metavar="MODEL")]] = DEFAULT
+    """A path, a URI, or `default` for the one that the package ships."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("models", ModelsOptions, models, argv)
+
+
+def models(options: ModelsOptions) -> int:
+    """Load and print."""
+    bundle = load_bundle(options.model)
+    backbone, readout = bundle.backbone, bundle.readout
+    config = readout.config
+    layers = " -> ".join(str(width) for width in (config.channels, *config.widths))
+    rows = [
+        ("model", options.model),
+        ("fingerprint", bundle.fingerprint),
+        ("backbone", f"{backbone.name}, weights {backbone.sha256[:16]}…"),
+        ("taps", " ".join(backbone.taps)),
+        ("readout", f"{layers}, {config.activation}, {config.members} members"),
+        ("blur", ", ".join(f"{s:.2f}" for s in readout.log_blur.exp()) + " grid cells"),
+        ("centre bias weight", ", ".join(f"{w:.2f}" for w in readout.centerbias_weight)),
+        ("display size", bundle.display_size),
+    ]
+    for heading, values in (("training", bundle.training), ("reached", bundle.metrics)):
+        for key, value in values.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            rows.append((f"{heading}: {key}", text))
+    show_rows(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

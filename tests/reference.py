@@ -1,0 +1,79 @@
+"""DeepGaze II as the paper describes it, in plain float32 torch: the slow truth that tests and
+benchmarks compare with. Nothing of the product's model code is used but the bundle's numbers.
+
+Kümmerer, Wallis & Bethge 2016, arXiv 1610.01563: VGG-19 features of five conv5 layers are upsampled
+to a quarter of the display's resolution; four 1x1 convolutions read them; their output is blurred,
+the centre bias is added, and a softmax over all positions makes it a density.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from scipy.ndimage import gaussian_filter
+
+from gazecore.model.bundle import ModelBundle
+from gazecore.model.vgg import Weights
+
+TAP_INDICES = {"conv5_1": 28, "relu5_1": 29, "relu5_2": 31, "conv5_3": 32, "relu5_4": 35}
+
+
+def official_vgg(weights: Weights) -> torch.nn.Sequential:
+    """torchvision's VGG-19 with these convolutions, its ReLUs not in place."""
+    layers = torchvision.models.vgg19(weights=None).features.eval().requires_grad_(False)
+    convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+    for layer, (kernel, bias) in zip(convolutions, weights, strict=True):
+        layer.weight.data, layer.bias.data = kernel, bias
+    for layer in layers:
+        if isinstance(layer, torch.nn.ReLU):
+            layer.inplace = False
+    return layers
+
+
+@torch.inference_mode()
+def reference_log_density(
+    pixels: np.ndarray, layers: torch.nn.Sequential, bundle: ModelBundle
+) -> np.ndarray:
+    """Log density of one image on the readout's grid, float64 (h / 2, w / 2).
+
+    Args:
+        pixels: uint8 RGB (h, w, 3), the network's input.
+        layers: from `official_vgg`.
+        bundle: whose readout and centre bias to use.
+    """
+    spec, readout = bundle.backbone, bundle.readout
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() * spec.scale
+    x = (x - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
+    taps = {}
+    for index, layer in enumerate(layers[: max(TAP_INDICES.values()) + 1]):
+        x = layer(x)
+        if index in TAP_INDICES.values():
+            taps[index] = x
+    features = torch.cat([taps[TAP_INDICES[tap]] for tap in spec.taps], dim=1)
+    features = (features - readout.feature_mean[:, None, None]) / readout.feature_std[:, None, None]
+    grid = (pixels.shape[0] // 2, pixels.shape[1] // 2)
+    features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
+    prior = F.interpolate(
+        bundle.centerbias[None, None], size=grid, mode="bicubic", align_corners=False
+    )[0, 0].double()
+    prior = prior - torch.logsumexp(prior.flatten(), 0)
+    activation = getattr(F, readout.config.activation)
+    members = []
+    for member in range(readout.config.members):
+        x = features
+        for layer_number, (weights, biases) in enumerate(
+            zip(readout.weights, readout.biases, strict=True)
+        ):
+            if layer_number:
+                x = activation(x)
+            x = F.conv2d(x, weights[member][:, :, None, None], biases[member])
+        sigma = float(readout.log_blur[member].exp())
+        smooth = gaussian_filter(
+            x[0, 0].numpy().astype(np.float64), sigma, mode="nearest", radius=math.floor(4 * sigma)
+        )
+        log_density = torch.from_numpy(smooth) + readout.centerbias_weight[member] * prior
+        members.append(log_density - torch.logsumexp(log_density.flatten(), 0))
+    mixed = torch.logsumexp(torch.stack(members), dim=0) - math.log(len(members))
+    return mixed.numpy()
