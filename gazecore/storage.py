@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import InputError, one_line
@@ -59,6 +61,14 @@ class Location:
         """The whole file. Raises FileNotFoundError."""
         data: bytes = self.fs.cat_file(self.path)
         return data
+
+    def read_table(self, columns: list[str] | None = None) -> pa.Table:
+        """The whole Parquet file, or some of its columns.
+
+        The bytes are fetched first: Arrow's own threads that still read through Python's file
+        systems when a process ends can abort it.
+        """
+        return pq.read_table(pa.BufferReader(self.read_bytes()), columns=columns)
 
     def names(self) -> list[str]:
         """Sorted names of the files directly inside; empty where there is no directory."""

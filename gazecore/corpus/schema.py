@@ -91,8 +91,8 @@ def load_corpus(uri: str) -> Corpus:
     tables = []
     for name, schema in (("images", IMAGES), ("fixations", FIXATIONS)):
         try:
-            data = (location / f"{name}.parquet").read_bytes()
-            tables.append(pq.read_table(io.BytesIO(data)).select(schema.names).cast(schema))
+            table = (location / f"{name}.parquet").read_table()
+            tables.append(table.select(schema.names).cast(schema))
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             raise CorpusError(
                 f"{uri} is not a corpus, {name}.parquet: {one_line(error)}; "

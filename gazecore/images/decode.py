@@ -11,7 +11,7 @@ from gazecore.errors import DecodeError, ImageError, InputError, TooLarge, one_l
 from gazecore.model.bundle import DisplaySize
 from gazecore.model.deepgaze import network_size
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "PPM", "JPEG2000")
 """What Pillow may try. Formats that run other programs (EPS) or are no photographs stay closed."""
 
 SUFFIXES = (

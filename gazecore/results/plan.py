@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from gazecore.errors import InputError
@@ -70,8 +68,10 @@ def update_plan(
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
             _refuse_conflicts(db, listed)
             if known:
-                db.register("known", _dataset(run.plan, known))
-                db.execute("CREATE TABLE known_ids AS SELECT image_id FROM known")
+                db.execute("CREATE TABLE known_ids (image_id VARCHAR)")
+                for part in known:
+                    db.register("part", part.location.read_table(["image_id"]))
+                    db.execute("INSERT INTO known_ids FROM part")
             new = db.sql(
                 f"SELECT image_id, uri, first(size) AS size, first(version) AS version "
                 f"FROM {listed} "
@@ -137,7 +137,7 @@ def shards(run: Run, wanted: Callable[[int], bool] = lambda _: True) -> Iterator
         numbers = range(part.first_shard, part.first_shard + part.shards)
         if not any(wanted(number) for number in numbers):
             continue
-        file = pq.ParquetFile(io.BytesIO(part.location.read_bytes()))
+        file = pq.ParquetFile(pa.BufferReader(part.location.read_bytes()))
         for group, number in enumerate(numbers):
             if wanted(number):
                 yield Shard(number, file.read_row_group(group))
@@ -165,11 +165,6 @@ def _refuse_conflicts(db: duckdb.DuckDBPyConnection, listed: str) -> None:
             f"image_id {conflict[0]!r} stands for two images, {conflict[1]} and {conflict[2]}: "
             "give each image its own id"
         )
-
-
-def _dataset(plan: Location, parts: list[PlanPart]) -> ds.Dataset:
-    filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(plan.fs))
-    return ds.dataset([p.location.path for p in parts], format="parquet", filesystem=filesystem)
 
 
 def _exactly(batches: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

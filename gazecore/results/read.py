@@ -7,18 +7,18 @@ run.density("beach.jpg", grid=True)     on the stored grid
 """
 
 from collections.abc import Iterator
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.fs as pafs
+import pyarrow.compute as pc
 
 from gazecore.density.codec import decode
 from gazecore.density.resample import to_size
 from gazecore.errors import InputError
+from gazecore.results.plan import plan_parts
 from gazecore.results.run import Run, open_run
-from gazecore.results.schema import DENSITIES, PLAN, SCORES
+from gazecore.results.schema import DENSITIES, PLAN, SCORES, shard_name
 from gazecore.storage import Location
 
 
@@ -30,11 +30,17 @@ class Results:
 
     def plan(self) -> pa.Table:
         """The planned images, schema PLAN."""
-        return self._dataset("plan", PLAN).to_table()
+        tables = [part.location.read_table() for part in plan_parts(self.run)]
+        return pa.concat_tables([PLAN.empty_table(), *tables])
 
     def scores(self, columns: list[str] | None = None) -> pa.Table:
         """Scores of all shards that are done, schema SCORES, or some of its columns."""
-        return self._dataset("scores", SCORES).to_table(columns=columns)
+        tables = [
+            (self.run.scores / shard_name(shard)).read_table(columns)
+            for shard in sorted(self.run.shards_done())
+        ]
+        empty = SCORES.empty_table()
+        return pa.concat_tables([empty.select(columns) if columns else empty, *tables])
 
     def density(self, image_id: str, *, grid: bool = False) -> np.ndarray:
         """The log density of one image.
@@ -49,24 +55,23 @@ class Results:
         Raises:
             InputError: no image of that id has a density.
         """
-        rows = self._densities.to_table(filter=ds.field("image_id") == image_id).slice(0, 1)
-        for _, density in _decoded(rows.to_batches(), grid):
-            return density
+        is_wanted = pc.field("image_id") == image_id
+        for part in plan_parts(self.run):
+            for row in (
+                part.location.read_table(["image_id", "shard"]).filter(is_wanted).to_pylist()
+            ):
+                location = self.run.densities / shard_name(row["shard"])
+                if location.exists():
+                    for density in location.read_table().filter(is_wanted).to_pylist():
+                        return _decoded(density, grid)
         raise InputError(f"{self.run.location.uri} has no density of {image_id!r}")
 
     def densities(self, *, grid: bool = False) -> Iterator[tuple[str, np.ndarray]]:
-        """All (image_id, log density) pairs, streamed; see `density`."""
-        return _decoded(self._densities.to_batches(), grid)
-
-    @cached_property
-    def _densities(self) -> ds.Dataset:
-        return self._dataset("densities", DENSITIES)
-
-    def _dataset(self, name: str, schema: pa.Schema) -> ds.Dataset:
-        directory: Location = self.run.location / name
-        paths = [(directory / n).path for n in directory.names() if n.endswith(".parquet")]
-        filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(directory.fs))
-        return ds.dataset(paths, schema=schema, format="parquet", filesystem=filesystem)
+        """All (image_id, log density) pairs, a shard at a time; see `density`."""
+        for shard in sorted(self.run.shards_done()):
+            table = (self.run.densities / shard_name(shard)).read_table(DENSITIES.names)
+            for row in table.to_pylist():
+                yield row["image_id"], _decoded(row, grid)
 
 
 def open(uri: str) -> Results:
@@ -74,12 +79,7 @@ def open(uri: str) -> Results:
     return Results(open_run(Location(uri)))
 
 
-def _decoded(batches: list[pa.RecordBatch], grid: bool) -> Iterator[tuple[str, np.ndarray]]:
-    for batch in batches:
-        for row in batch.to_pylist():
-            values = np.array(row["log_density"], dtype=np.int16)
-            stored = decode(values.reshape(row["grid_height"], -1), row["log_offset"])
-            yield (
-                row["image_id"],
-                stored if grid else to_size(stored, row["height"], row["width"]),
-            )
+def _decoded(row: dict[str, Any], grid: bool) -> np.ndarray:
+    values = np.array(row["log_density"], dtype=np.int16)
+    stored = decode(values.reshape(row["grid_height"], -1), row["log_offset"])
+    return stored if grid else to_size(stored, row["height"], row["width"])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gazecore.density.codec import decode
 from gazecore.errors import one_line
@@ -44,9 +43,8 @@ def run_status(run: Run) -> Status:
     done = sorted(run.shards_done())
     counts = Counter[str | None]()
     with ThreadPoolExecutor(16) as pool:
-        for errors in pool.map(
-            lambda shard: _read(run.scores / shard_name(shard), ["error"]), done
-        ):
+        columns = pool.map(lambda n: (run.scores / shard_name(n)).read_table(["error"]), done)
+        for errors in columns:
             for value in errors["error"].value_counts().to_pylist():
                 counts[value["values"]] += value["counts"]
     ok = counts.pop(None, 0)
@@ -158,12 +156,7 @@ def _strays(run: Run, planned: set[int]) -> Iterator[str]:
 
 
 def _table(location: Location, schema: pa.Schema) -> pa.Table:
-    table = _read(location)
+    table = location.read_table()
     if table.schema.names != schema.names:
         raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
     return table
-
-
-def _read(location: Location, columns: list[str] | None = None) -> pa.Table:
-    with location.fs.open(location.path, "rb") as file:
-        return pq.read_table(file, columns=columns)

@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.session import connected
+
+
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray for the tests of this folder."""
+    with connected("local"):
+        yield

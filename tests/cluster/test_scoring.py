@@ -1,0 +1,204 @@
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cluster.actors
+from cluster.actors import ActorConfig, ScoringActor
+from cluster.scoring import Tally, score_run
+from cluster.session import ActorLayout, plan_layout
+from gazecore.errors import InputError, RunFailed
+from gazecore.images.decode import Limits
+from gazecore.images.listing import list_images
+from gazecore.model.backbone import TINY_SPEC, BackboneSpec
+from gazecore.model.bundle import ModelBundle, parse_bundle
+from gazecore.results.plan import update_plan
+from gazecore.results.read import Results
+from gazecore.results.run import Run, RunSettings, begin_run
+from gazecore.results.verify import problems
+from gazecore.scoring.scorer import ScorerConfig
+from gazecore.storage import Location
+from tests.conftest import make_photo
+from tests.processes import scoring_actors
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+LAYOUT = ActorLayout(actors=2, gpus=0, cpus=1)
+
+
+def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
+    settings = RunSettings(str(photos), "tiny", "1024", shard_size, 4, Limits())
+    run = begin_run(Location(str(folder)), settings)
+    update_plan(run, list_images(str(photos)))
+    return run
+
+
+def config(run: Run, bundle: bytes) -> ActorConfig:
+    return ActorConfig(run.location.uri, bundle, None, 1, False, ScorerConfig())
+
+
+def score(run: Run, bundle: bytes, layout: ActorLayout = LAYOUT) -> Tally:
+    return score_run(run, config(run, bundle), layout, lambda tally: None)
+
+
+def files(run: Run) -> dict[str, bytes]:
+    root = Path(run.location.path)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_every_image_gets_a_row_and_densities_are_normalised(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    run = make_run(tmp_path / "run", photos)
+    (photos / "a" / "photo-1.jpg").write_bytes(b"no picture")
+    reports: list[int] = []
+    tally = score_run(run, config(run, tiny_bytes), LAYOUT, lambda t: reports.append(t.ok))
+    assert (tally.ok, tally.errors, tally.shards) == (9, {"decode_error": 1}, 4)
+    assert list(problems(run)) == []
+    scores = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
+    assert len(scores) == 10
+    assert scores["a/photo-1.jpg"]["status"] == "failed"
+    assert scores["a/photo-1.jpg"]["information_bits"] is None
+    assert scores["b/photo-2.jpg"]["width"] == 80
+    assert np.exp(Results(run).density("b/photo-2.jpg")).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_second_run_scores_only_what_is_missing(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    run = make_run(tmp_path / "run", photos)
+    score(run, tiny_bytes)
+    before = files(run)
+    (run.scores / "shard-000001.parquet").remove()
+    make_photo(99).save(photos / "a" / "new.jpg")
+    update_plan(run, list_images(str(photos)))
+    tally = score(run, tiny_bytes)
+    assert (tally.ok, tally.shards) == (4, 2)
+    after = files(run)
+    assert {name: after[name] for name in before} == before
+    assert list(problems(run)) == []
+
+
+def test_results_do_not_depend_on_the_number_of_actors(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    runs = [make_run(tmp_path / name, photos) for name in ("one", "two")]
+    score(runs[0], tiny_bytes, ActorLayout(1, 0, 2))
+    score(runs[1], tiny_bytes)
+    assert files(runs[0]) == files(runs[1])
+
+
+def test_killed_actors_are_replaced_and_nothing_differs(tmp_path: Path, tiny_bytes: bytes) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(120):
+        make_photo(seed).save(photos / f"{seed}.png")
+    undisturbed = make_run(tmp_path / "undisturbed", photos)
+    score(undisturbed, tiny_bytes)
+    tortured = make_run(tmp_path / "tortured", photos)
+    stop, killed = threading.Event(), []
+
+    def torture() -> None:
+        rng = random.Random(5)
+        while not stop.wait(rng.uniform(0.3, 1.5)) and len(killed) < 5:
+            # Only those that have begun to work: an actor that never starts proves nothing.
+            actors = scoring_actors(os.getpid())
+            if actors and any(tortured.scores.names()):
+                os.kill(killed_pid := rng.choice(actors), signal.SIGKILL)
+                killed.append(killed_pid)
+                time.sleep(3)
+
+    thread = threading.Thread(target=torture)
+    thread.start()
+    try:
+        tally = score(tortured, tiny_bytes)
+    finally:
+        stop.set()
+        thread.join()
+    assert killed
+    assert tally.deaths >= 1
+    assert tally.ok == 120
+    assert not tally.errors
+    assert files(tortured) == files(undisturbed)
+
+
+class FragileActor(ScoringActor):
+    """An actor that really dies whenever the network meets a plain magenta picture."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        super().__init__(config)
+        backbone = self._scorer.model.backbone
+        compute = backbone.features
+
+        def features(images: np.ndarray) -> object:
+            if (images == (255, 0, 255)).all(axis=(1, 2, 3)).any():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return compute(images)
+
+        backbone.features = features  # type: ignore[method-assign, assignment]
+
+
+@pytest.fixture
+def _fragile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(cluster.actors, "ScoringActor", FragileActor)
+    return
+
+
+@pytest.mark.usefixtures("_fragile")
+def test_an_image_that_kills_its_actor_becomes_a_failed_row(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    Image.new("RGB", (64, 64), (255, 0, 255)).save(photos / "a" / "killer.png")
+    run = make_run(tmp_path / "run", photos, shard_size=6)
+    tally = score(run, tiny_bytes)
+    assert (tally.ok, tally.errors) == (10, {"crashed": 1})
+    rows = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
+    assert rows["a/killer.png"]["error"] == "crashed"
+    assert all(row["status"] == "ok" for name, row in rows.items() if name != "a/killer.png")
+    assert list(problems(run)) == []
+
+
+def test_an_actor_that_cannot_start_ends_the_run_with_the_reason(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    bundle = parse_bundle(tiny_bytes, "tiny")
+    spec = BackboneSpec(**{**TINY_SPEC.__dict__, "sha256": "0" * 64})
+    other = ModelBundle(spec, bundle.readout, bundle.centerbias).to_bytes()
+    run = make_run(tmp_path / "run", photos)
+    with pytest.raises(RunFailed, match="another tiny backbone"):
+        score(run, other)
+    assert run.scores.names() == []
+
+
+def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    run = make_run(tmp_path / "run", photos)
+    # A directory where a file should go: every attempt to publish fails.
+    obstacle = Path(run.densities.path) / "shard-000002.parquet"
+    (obstacle / "in the way").mkdir(parents=True)
+    tally = score(run, tiny_bytes)
+    assert list(tally.failed_shards) == [2]
+    assert tally.shards == 3
+    (obstacle / "in the way").rmdir()
+    obstacle.rmdir()
+    assert score(run, tiny_bytes).shards == 1
+    assert list(problems(run)) == []
+
+
+def test_layout_follows_the_cluster_and_refuses_nonsense() -> None:
+    cores = os.cpu_count() or 1
+    assert plan_layout(None, None) == ActorLayout(1, 0.0, cores)
+    assert plan_layout(cores, 0) == ActorLayout(cores, 0, 1)
+    assert plan_layout(3, 0.5) == ActorLayout(3, 0.5, 1)
+    with pytest.raises(InputError, match="--actors"):
+        plan_layout(0, None)
+    with pytest.raises(InputError, match="--gpus-per-actor"):
+        plan_layout(None, -1)

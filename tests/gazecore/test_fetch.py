@@ -1,0 +1,197 @@
+"""What is gone for good is told apart from what may come back."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+import stamina
+from fsspec import AbstractFileSystem
+
+from gazecore.errors import AccessDenied, ImageError, NotFound, StorageError, TooLarge
+from gazecore.images.decode import Limits
+from gazecore.images.fetch import StorageUnavailable, fetch
+
+
+class Moody(AbstractFileSystem):
+    """A storage with one object, which first raises the errors that a test asks for."""
+
+    protocol = "moody"
+    cachable = False
+    content: ClassVar[bytes] = b""
+    errors: ClassVar[list[Exception]] = []
+    requests: ClassVar[int] = 0
+    sent: ClassVar[int] = 0
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        Moody.requests += 1
+        if Moody.errors:
+            raise Moody.errors.pop(0)
+        data = Moody.content[start:end]
+        Moody.sent += len(data)
+        return data
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        return {"name": path, "size": len(Moody.content), "type": "file"}
+
+
+@pytest.fixture
+def moody() -> Iterator[type[Moody]]:
+    fsspec.register_implementation("moody", Moody, clobber=True)
+    Moody.content, Moody.errors, Moody.requests, Moody.sent = b"pixels", [], 0, 0
+    yield Moody
+    Moody.errors = []
+
+
+@pytest.fixture(autouse=True)
+def no_waiting() -> Iterator[None]:
+    """Retries as often as ever, but at once."""
+    stamina.set_testing(True, attempts=1000, cap=True)
+    yield
+    stamina.set_testing(False)
+
+
+@pytest.mark.parametrize("planned", [True, False], ids=["size known", "size unknown"])
+def test_a_file(tmp_path: Path, planned: bool) -> None:
+    (tmp_path / "a b#[1]%.jpg").write_bytes(b"pixels")
+    data = fetch(str(tmp_path / "a b#[1]%.jpg"), 6 if planned else None, Limits())
+    assert data == b"pixels"
+
+
+@pytest.mark.parametrize("size", [None, 6])
+def test_a_missing_file(tmp_path: Path, size: int | None) -> None:
+    for uri in (str(tmp_path / "nothing.jpg"), "memory://nothing/at/all.jpg"):
+        with pytest.raises(NotFound) as caught:
+            fetch(uri, size, Limits())
+        assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize("size", [None, 6])
+def test_a_directory_is_final(tmp_path: Path, size: int | None) -> None:
+    with pytest.raises(StorageError):
+        fetch(str(tmp_path), size, Limits())
+
+
+def test_a_file_used_as_a_directory_is_final(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(ImageError):
+        fetch(str(tmp_path / "file" / "a.jpg"), None, Limits())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = tmp_path / "secret.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    with pytest.raises(AccessDenied):
+        fetch(str(path), None, Limits())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError("Forbidden"), AccessDenied),
+        (FileNotFoundError("The specified key does not exist."), NotFound),
+        (OSError(errno.EISDIR, "Is a directory"), StorageError),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), StorageError),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 6])
+def test_final_errors_are_not_retried(
+    moody: type[Moody], error: Exception, kind: type[ImageError], size: int | None
+) -> None:
+    moody.errors = [error]
+    with pytest.raises(kind):
+        fetch("moody://bucket/a.jpg", size, Limits())
+    assert moody.requests == 1
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "nosuchprotocol://bucket/a.jpg", "/tmp/nul\0byte.jpg", "", "::", "a::b", "://", "file://",
+        "zip://a.jpg", "zip://a.jpg::", "tar://a.jpg", "reference://a.jpg", "memory://",
+        "dir://a.jpg", "\udce9.jpg", "/" + "x" * 5000, "blockcache::memory://a.jpg",
+    ],
+)  # fmt: skip
+def test_a_nonsense_uri_fails_its_own_image_only(uri: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        fetch(uri, None, Limits())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cap_needs_no_request_where_the_size_is_planned(moody: type[Moody]) -> None:
+    with pytest.raises(TooLarge, match=r"100 bytes.*--limits\.max-bytes"):
+        fetch("moody://bucket/a.jpg", 101, Limits(max_bytes=100))
+    assert moody.requests == 0
+
+
+@pytest.mark.parametrize("size", [None, 90], ids=["size unknown", "grown since the plan"])
+def test_of_a_large_object_one_byte_more_than_the_cap_is_read(
+    moody: type[Moody], size: int | None
+) -> None:
+    moody.content = b"x" * 10_000
+    with pytest.raises(TooLarge):
+        fetch("moody://bucket/a.jpg", size, Limits(max_bytes=100))
+    assert moody.sent <= 101
+
+
+@pytest.mark.parametrize("size", [None, 100])
+def test_an_object_of_exactly_the_cap_is_read(moody: type[Moody], size: int | None) -> None:
+    moody.content = b"x" * 100
+    assert fetch("moody://bucket/a.jpg", size, Limits(max_bytes=100)) == moody.content
+
+
+@pytest.mark.parametrize("size", [None, 0])
+def test_an_empty_file(tmp_path: Path, size: int | None) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    assert fetch(str(tmp_path / "empty.jpg"), size, Limits()) == b""
+
+
+def test_storage_that_refuses_ranges_of_empty_objects(moody: type[Moody]) -> None:
+    moody.content = b""
+    moody.errors = [OSError(errno.EINVAL, "InvalidRange")]
+    assert fetch("moody://bucket/empty.jpg", None, Limits()) == b""
+
+
+TRANSIENT = [
+    ConnectionResetError("reset by peer"),
+    TimeoutError("timed out"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError("Please reduce your request rate (SlowDown)"),
+    RuntimeError("an error of a client library"),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("size", [None, 6])
+def test_transient_errors_are_retried(
+    moody: type[Moody], error: Exception, size: int | None
+) -> None:
+    moody.errors = [error] * 3
+    assert fetch("moody://bucket/a.jpg", size, Limits()) == b"pixels"
+    assert moody.requests == 4
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+def test_errors_that_stay_say_nothing_about_the_image(
+    moody: type[Moody], error: Exception
+) -> None:
+    moody.errors = [error] * 1000
+    with pytest.raises(StorageUnavailable, match=r"moody://bucket/a\.jpg") as caught:
+        fetch("moody://bucket/a.jpg", None, Limits())
+    assert not isinstance(caught.value, ImageError)
+    assert 2 <= moody.requests < 20
+    assert "\n" not in str(caught.value)
+
+
+def test_a_final_answer_after_a_transient_one(moody: type[Moody]) -> None:
+    moody.errors = [ConnectionResetError("reset"), FileNotFoundError("gone")]
+    with pytest.raises(NotFound):
+        fetch("moody://bucket/a.jpg", None, Limits())
+    assert moody.requests == 2

@@ -1,0 +1,298 @@
+"""A folder, glob, image or list becomes rows: every image once, none lost, names untouched."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gazecore.errors import InputError
+from gazecore.images.fetch import fetch
+from gazecore.images.decode import Limits
+from gazecore.images.listing import LISTED, absolute_input, list_images
+
+STRANGE = (
+    "with space.jpg", "ünï-日本.jpg", "100%25.jpg", "a#b.jpg", "a?b.jpg", "[1].jpg", "star*.jpg",
+    "quote's \"x\".jpg", "a+b&c=d.jpg", "{a,b}.jpg", "-dash.jpg", "~tilde.jpg", "back\\slash.jpg",
+    "semi;colon:.jpg", "two::colons.jpg",
+)  # fmt: skip
+
+
+def listed(source: str | Path) -> list[dict[str, Any]]:
+    batches = list(list_images(str(source)))
+    assert all(batch.schema.equals(LISTED) for batch in batches)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def ids(source: str | Path) -> list[str]:
+    return [row["image_id"] for row in listed(source)]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def write_list(path: Path, uris: list[str], image_ids: list[str] | None = None) -> Path:
+    columns = {"uri": uris} | ({"image_id": image_ids} if image_ids else {})
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    elif path.suffix == ".txt":
+        path.write_text("".join(f"{uri}\n" for uri in uris))
+    else:
+        pd.DataFrame(columns).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+@pytest.fixture
+def memory(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URI of an empty directory in memory."""
+    fs = fsspec.filesystem("memory")
+    path = f"/{request.node.name.partition('[')[0]}"
+    fs.makedirs(path)
+    yield f"memory:/{path}"
+    fs.rm(path, recursive=True)
+
+
+def test_a_folder_is_listed_recursively(photos: Path) -> None:
+    (photos / "a" / "notes.txt").write_text("no image")
+    (photos / "a" / "photo.xmp").write_text("no image")
+    (photos / "jpg").write_text("no image")
+    (photos / "directory.jpg").mkdir()
+    rows = listed(photos)
+    expected = [f"a/photo-{i}.jpg" for i in (1, 3, 5, 7, 9)]
+    expected += [f"b/photo-{i}.jpg" for i in (0, 2, 4, 6, 8)]
+    assert [row["image_id"] for row in rows] == expected
+    for row in rows:
+        assert row["uri"] == str(photos / row["image_id"])
+        assert row["size"] == os.path.getsize(row["uri"])
+    assert rows == listed(photos)
+
+
+def test_the_order_is_that_of_names_not_of_creation(tmp_path: Path) -> None:
+    touch(tmp_path, "c.jpg", "a.jpg", "z/a.jpg", "b.jpg", "m/a.jpg")
+    assert ids(tmp_path) == ["a.jpg", "b.jpg", "c.jpg", "m/a.jpg", "z/a.jpg"]
+
+
+def test_upper_case_and_all_formats_are_images(tmp_path: Path) -> None:
+    names = ["A.JPG", "b.Png", "c.TIFF", "d.webp", "e.avif", "f.jp2", "g.bmp", "h.gif", "i.ppm"]
+    touch(tmp_path, *names, "x.pdf", "x.mp4", "x.svg")
+    assert ids(tmp_path) == names
+
+
+def test_a_changed_file_has_another_version(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    before = listed(tmp_path)[0]["version"]
+    assert before == listed(tmp_path)[0]["version"]
+    os.utime(tmp_path / "a.jpg", (1, 1))
+    assert listed(tmp_path)[0]["version"] != before
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_names_are_listed_and_can_be_fetched(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / f"folder of {name}"
+    touch(folder, name)
+    for source in (folder, folder / name):
+        (row,) = listed(source)
+        assert row["image_id"] == name
+        assert fetch(row["uri"], row["size"], Limits()) == name.encode()
+
+
+def test_a_name_that_is_not_utf8_is_a_mistake_that_says_so(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.jpg")
+    with open(path, "wb"):
+        pass
+    with pytest.raises(InputError, match="not UTF-8"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["nowhere.jpg", "link.jpg"], ids=["broken", "loop"])
+def test_a_broken_link_does_not_end_the_listing(tmp_path: Path, target: str) -> None:
+    touch(tmp_path, "a.jpg", "z.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / target)
+    assert [i for i in ids(tmp_path) if i != "link.jpg"] == ["a.jpg", "z.jpg"]
+
+
+def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
+    assert listed(tmp_path) == []
+
+
+def test_a_trailing_slash_and_a_relative_path_change_nothing(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert listed("photos/") == listed("./photos") == listed(photos)
+    assert absolute_input("photos/") == absolute_input(str(photos)) == str(photos)
+
+
+def test_a_glob(photos: Path) -> None:
+    assert ids(photos / "a" / "*-[13].jpg") == ["photo-1.jpg", "photo-3.jpg"]
+    assert ids(photos / "*" / "photo-?.jpg") == ids(photos)
+    assert ids(photos / "**" / "*.jpg") == ids(photos)
+    assert ids(photos / "*.png") == []
+    row = listed(photos / "a" / "*-1.jpg")[0]
+    assert (row["uri"], row["size"]) == (
+        str(photos / "a" / "photo-1.jpg"),
+        os.path.getsize(photos / "a" / "photo-1.jpg"),
+    )
+
+
+def test_one_image(photos: Path) -> None:
+    path = photos / "a" / "photo-1.jpg"
+    (row,) = listed(path)
+    assert (row["image_id"], row["uri"]) == ("photo-1.jpg", str(path))
+    assert row["size"] == path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".txt"])
+def test_a_list(tmp_path: Path, suffix: str) -> None:
+    uris = ["one.jpg", "sub/two 2.jpg", "/absolute/three.jpg", "s3://bucket/four#4.jpg"]
+    rows = listed(write_list(tmp_path / f"list{suffix}", uris))
+    assert [row["image_id"] for row in rows] == uris
+    assert [row["uri"] for row in rows] == [
+        str(tmp_path / "one.jpg"),
+        str(tmp_path / "sub/two 2.jpg"),
+        *uris[2:],
+    ]
+    assert {(row["size"], row["version"]) for row in rows} == {(None, None)}
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv"])
+def test_a_list_with_ids(tmp_path: Path, suffix: str) -> None:
+    path = write_list(tmp_path / f"list{suffix}", ["a.jpg", "b.jpg"], ["007", "eight, 8"])
+    assert ids(path) == ["007", "eight, 8"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".txt"])
+@pytest.mark.parametrize("count", [10_000, 25_001])
+def test_a_long_list_loses_no_line(tmp_path: Path, suffix: str, count: int) -> None:
+    # Long enough that readers of text cut it in blocks, too.
+    uris = [f"s3://bucket/{'folder/' * 12}{i}.jpg" for i in range(count)]
+    path = write_list(tmp_path / f"list{suffix}", uris)
+    assert [row["uri"] for row in listed(path)] == uris
+
+
+def test_a_long_folder_loses_no_file(tmp_path: Path) -> None:
+    for i in range(10_001):
+        os.close(os.open(tmp_path / f"{i:05d}.jpg", os.O_CREAT))
+    assert ids(tmp_path) == [f"{i:05d}.jpg" for i in range(10_001)]
+
+
+def test_lists_that_pandas_wrote(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"n": [1, 2], "uri": ["a.jpg", "b.jpg"], "image_id": [7, 8]})
+    frame.to_parquet(tmp_path / "plain.parquet")
+    assert ids(tmp_path / "plain.parquet") == ["7", "8"]
+    frame.astype("category").to_parquet(tmp_path / "category.parquet")
+    assert [row["uri"] for row in listed(tmp_path / "category.parquet")] == [
+        str(tmp_path / "a.jpg"),
+        str(tmp_path / "b.jpg"),
+    ]
+
+
+def test_text_lists_may_have_blank_lines_and_windows_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"a.jpg\r\n\r\n  b.jpg  \n\nc.jpg")
+    assert ids(path) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, suffix: str) -> None:
+    path = write_list(tmp_path / f"list{suffix}", ["a.jpg", "b.jpg"])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert ids(path) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv"])
+def test_a_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"list{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.table({"url": ["a.jpg"], "size": [1]}), path)
+    else:
+        path.write_text("url\tsize\na.jpg\t1\n".replace("\t", "," if suffix == ".csv" else "\t"))
+    with pytest.raises(InputError, match="no column `uri`; its columns are size, url"):
+        listed(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
+def test_an_empty_list_is_empty_or_a_mistake(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"list{suffix}"
+    path.write_text("")
+    try:
+        assert listed(path) == []
+    except InputError as error:
+        assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("column", ["uri", "image_id"])
+def test_an_empty_field_is_refused(tmp_path: Path, suffix: str, column: str) -> None:
+    path = tmp_path / f"list{suffix}"
+    columns: dict[str, list[str | None]] = {"uri": ["a.jpg", "b.jpg"], "image_id": ["a", "b"]}
+    columns[column][1] = None
+    frame = pd.DataFrame(columns)
+    if suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False)
+    with pytest.raises(InputError, match=column):
+        listed(path)
+
+
+@pytest.mark.parametrize("name", ["list.parquet", "list.csv", "list.txt"])
+def test_a_damaged_list_is_a_mistake(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'uri,image_id\n"\xff\xfe\n1,2,3,4\n')
+    with pytest.raises(InputError, match=name):
+        listed(tmp_path / name)
+
+
+def test_a_column_of_another_kind_is_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"uri": [["a.jpg"], ["b.jpg"]]}), path)
+    with pytest.raises(InputError, match="list"):
+        listed(path)
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.jpg", "nothing.csv", "no/where/at/all"])
+def test_what_does_not_exist_is_a_mistake(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=name):
+        listed(tmp_path / name)
+
+
+def test_an_unknown_protocol_is_a_mistake() -> None:
+    with pytest.raises(InputError, match="nosuch://"):
+        listed("nosuch://bucket/photos")
+
+
+def test_a_folder_in_memory(memory: str) -> None:
+    fs = fsspec.filesystem("memory")
+    root = memory.removeprefix("memory:/")
+    for name in ("z.jpg", "b/[2] 100%.jpg", "a/c.PNG", "a.jpg", "notes.txt"):
+        fs.pipe_file(f"{root}/{name}", name.encode())
+    rows = listed(memory)
+    assert sorted(row["image_id"] for row in rows) == sorted(
+        ["a.jpg", "z.jpg", "a/c.PNG", "b/[2] 100%.jpg"]
+    )
+    assert rows == listed(memory)
+    for row in rows:
+        assert fetch(row["uri"], row["size"], Limits()) == row["image_id"].encode()
+        assert row["size"] == len(row["image_id"])
+    assert ids(f"{memory}/a/*.PNG") == ["c.PNG"]
+    assert ids(f"{memory}/a.jpg") == ["a.jpg"]
+
+
+def test_a_list_in_memory(memory: str) -> None:
+    fs = fsspec.filesystem("memory")
+    root = memory.removeprefix("memory:/")
+    fs.pipe_file(f"{root}/a.jpg", b"a")
+    fs.pipe_file(f"{root}/list.csv", b"uri\na.jpg\n/local.jpg\n")
+    rows = listed(f"{memory}/list.csv")
+    assert [row["image_id"] for row in rows] == ["a.jpg", "/local.jpg"]
+    assert fetch(rows[0]["uri"], None, Limits()) == b"a"
+    assert rows[1]["uri"] == "/local.jpg"
