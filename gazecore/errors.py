@@ -18,7 +18,10 @@
 Messages are one line: what is wrong, where, and what to do.
 """
 
+import re
 from typing import ClassVar
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class GazecoreError(Exception):
@@ -96,6 +99,9 @@ class Crashed(ImageError):
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The message of an error on one line of at most `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The message of an error on one line of at most `limit` characters.
+
+    Addresses of objects are left out: the same failure reads the same each time.
+    """
+    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -30,8 +30,11 @@ class Location:
             InputError: the protocol is unknown or its package is not installed.
         """
         try:
-            fs, path = fsspec.core.url_to_fs(uri)
-        except (ValueError, ImportError) as error:
+            if "\0" in uri:
+                raise ValueError("a path cannot hold a null byte")
+            # fsspec would take a `::` in a local name for a chain of file systems.
+            fs, path = fsspec.core.url_to_fs(uri) if "://" in uri else (LocalFileSystem(), uri)
+        except Exception as error:  # every storage's constructor has its own kinds
             raise InputError(f"cannot open {uri}: {one_line(error)}") from error
         self.fs: Any = fs
         if isinstance(fs, LocalFileSystem):
@@ -67,8 +70,14 @@ class Location:
 
         The bytes are fetched first: Arrow's own threads that still read through Python's file
         systems when a process ends can abort it.
+
+        Raises:
+            InputError: it is not a Parquet file, or lacks a column.
         """
-        return pq.read_table(pa.BufferReader(self.read_bytes()), columns=columns)
+        try:
+            return pq.read_table(pa.BufferReader(self.read_bytes()), columns=columns)
+        except pa.ArrowException as error:
+            raise InputError(f"{self.uri} is not a readable table: {one_line(error)}") from error
 
     def names(self) -> list[str]:
         """Sorted names of the files directly inside; empty where there is no directory."""

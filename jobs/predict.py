@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from rich.table import Table
 from tyro.conf import Positional, arg
 
 from gazecore.density.statistics import statistics
@@ -52,9 +51,6 @@ def predict(options: PredictOptions) -> int:
     bundle = load_bundle(options.model)
     model = DeepGaze.load(bundle, backbone_source=options.backbone_weights)
     options.out.mkdir(parents=True, exist_ok=True)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("image", "information", "concentration", "peak", "90 % in", "peaks", "overlay"):
-        table.add_column(heading, overflow="fold")
     failed, used = 0, set[str]()
     for uri in options.images:
         try:
@@ -71,16 +67,16 @@ def predict(options: PredictOptions) -> int:
         )
         path = options.out / f"{_free_name(uri, used)}.png"
         draw_overlay(decode(data, options.limits), log_density, path)
-        table.add_row(
-            uri,
-            f"{numbers['information_bits']:.2f} bit",
-            f"{numbers['concentration_bits']:.2f} bit",
-            f"{numbers['peak_x']:.0f}, {numbers['peak_y']:.0f}",
-            f"{numbers['area_90']:.0%} of area",
-            str(numbers["n_peaks"]),
-            str(path),
+        out.print(uri, soft_wrap=True)
+        out.print(
+            f"  information {numbers['information_bits']:.2f} bit, "
+            f"concentration {numbers['concentration_bits']:.2f} bit, "
+            f"{numbers['n_peaks']} peaks, the highest at "
+            f"{numbers['peak_x']:.0f}, {numbers['peak_y']:.0f}, "
+            f"90 % of fixations in {numbers['area_90']:.0%} of the area",
+            soft_wrap=True,
         )
-    out.print(table, soft_wrap=True)
+        out.print(f"  {path}", soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -1,5 +1,6 @@
 """Score an image collection: plan, score through Ray actors, report."""
 
+import itertools
 import shlex
 import time
 from collections.abc import Sequence
@@ -73,6 +74,8 @@ def score(options: ScoreOptions) -> int:
     bundle_bytes = read_bundle(options.model)
     bundle = parse_bundle(bundle_bytes, options.model)
     display_size = options.display_size or bundle.display_size
+    listing = list_images(absolute_input(options.input))
+    first = next(listing)  # an input that is none is refused before anything is written
     run = begin_run(
         Location(options.out),
         RunSettings(
@@ -85,7 +88,7 @@ def score(options: ScoreOptions) -> int:
         ),
     )
     with err.status("planning"):
-        plan = update_plan(run, list_images(run.settings.input), options.limit)
+        plan = update_plan(run, itertools.chain([first], listing), options.limit)
         done = images_in(run, run.shards_done())
     tally = Tally()
     if done < plan.images:

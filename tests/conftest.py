@@ -67,12 +67,16 @@ def make_photo(seed: int, width: int = 96, height: int = 64) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """A folder with ten small JPEGs of three sizes, in two directories."""
-    folder = tmp_path / "photos"
+def make_photos(folder: Path) -> Path:
+    """Fill a folder with ten small JPEGs of three sizes, in two directories."""
     for seed in range(10):
         path = folder / ("a" if seed % 2 else "b") / f"photo-{seed}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         make_photo(seed, *[(96, 64), (64, 96), (80, 80)][seed % 3]).save(path)
     return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """See `make_photos`."""
+    return make_photos(tmp_path / "photos")

@@ -30,12 +30,13 @@ def read_osie(source: str) -> Corpus:
         cells = scipy.io.loadmat(
             io.BytesIO(mat.read_bytes()), squeeze_me=True, struct_as_record=False
         )["fixations"]
-    except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # scipy raises many kinds on damaged files
         raise CorpusError(
             f"{mat.uri}: no readable cell array `fixations`: {one_line(error)}"
         ) from error
     images: list[dict[str, Any]] = []
     columns: dict[str, list[Any]] = {name: [] for name in FIXATIONS.names}
+    sizes: dict[str, tuple[int, int]] = {}
     outside = 0
     for position, cell in enumerate(np.atleast_1d(cells)):
         try:
@@ -51,7 +52,9 @@ def read_osie(source: str) -> Corpus:
             raise CorpusError(
                 f"{mat.uri}: fixations{{{position + 1}}}: {one_line(error)}"
             ) from error
-        height, width = _size(root / "stimuli" / name)
+        if name in sizes:
+            raise CorpusError(f"{mat.uri}: {name} stands there twice")
+        height, width = sizes[name] = _size(root / "stimuli" / name)
         images.append(
             {
                 "image_id": name,

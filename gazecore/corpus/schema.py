@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.errors import CorpusError, one_line
+from gazecore.errors import CorpusError, InputError, one_line
 from gazecore.storage import Location
 
 IMAGES = pa.schema(
@@ -62,6 +62,8 @@ class Corpus:
     def points(self) -> dict[str, np.ndarray]:
         """Fixations of each image: image_id to float64 (n, 2), columns x and y, n may be 0."""
         index = {image_id: i for i, image_id in enumerate(self.image_ids)}
+        if not index:
+            return {}
         rows = np.array([index[i] for i in self.fixations["image_id"].to_pylist()], dtype=int)
         points = np.column_stack([self.fixations[name].to_numpy() for name in ("x", "y")])
         order = np.argsort(rows, kind="stable")
@@ -93,7 +95,7 @@ def load_corpus(uri: str) -> Corpus:
         try:
             table = (location / f"{name}.parquet").read_table()
             tables.append(table.select(schema.names).cast(schema))
-        except (OSError, KeyError, pa.ArrowInvalid) as error:
+        except (OSError, KeyError, ValueError, pa.ArrowException, InputError) as error:
             raise CorpusError(
                 f"{uri} is not a corpus, {name}.parquet: {one_line(error)}; "
                 "`gazecore ingest` makes one"

@@ -39,7 +39,7 @@ def folds(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
         seed: of the random order.
 
     Returns:
-        int (n,), 0..count-1, as equal in size as the groups allow.
+        int (n,), 0..count-1; folds have equally many groups, give or take one.
     """
     unique = np.unique(groups)
     order = np.random.default_rng(seed).permutation(len(unique))

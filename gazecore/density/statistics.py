@@ -68,13 +68,18 @@ def peaks(density: np.ndarray) -> np.ndarray:
         int (n, 2), row and column, the highest first.
     """
     is_maximum = density == ndimage.maximum_filter(density, size=3, mode="nearest")
-    is_maximum &= density >= PEAK_SHARE * density.max()
-    labels, count = ndimage.label(is_maximum, structure=np.ones((3, 3)))
-    if not count:
-        return np.empty((0, 2), dtype=int)
-    places = np.array(ndimage.maximum_position(density, labels, range(1, count + 1)), dtype=int)
-    order = np.argsort(-density[places[:, 0], places[:, 1]], kind="stable")
-    return places[order]
+    others = np.where(is_maximum, -np.inf, density)
+    # A plateau that goes on to where something higher begins is a step, not a peak.
+    is_step = is_maximum & (ndimage.maximum_filter(others, size=3, mode="nearest") >= density)
+    labels, _ = ndimage.label(is_maximum, structure=np.ones((3, 3)))
+    numbers, first = np.unique(labels, return_index=True)
+    rows, columns = np.unravel_index(first, density.shape)
+    heights = density[rows, columns]
+    kept = (
+        (numbers > 0) & ~np.isin(numbers, labels[is_step]) & (heights >= PEAK_SHARE * density.max())
+    )
+    places = np.column_stack([rows, columns])[kept]
+    return np.asarray(places[np.argsort(-heights[kept], kind="stable")])
 
 
 def _bits(p: np.ndarray, log_ratio: np.ndarray) -> float:

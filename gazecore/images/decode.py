@@ -5,7 +5,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gazecore.errors import DecodeError, ImageError, InputError, TooLarge, one_line
 from gazecore.model.bundle import DisplaySize
@@ -22,6 +22,10 @@ SUFFIXES = (
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()
+
+# Odd metadata does not matter here, and sizes are checked below.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 MAX_NETWORK_PIXELS = 4_000_000
 """Largest input of the network; VGG-19 needs about 1 KB of memory for each of its pixels."""
@@ -76,21 +80,22 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
     # Some formats check their inner frames against this, after the size that we can see.
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata that does not matter
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                pixels = image.width * image.height
-                if pixels > limits.max_pixels:
-                    raise TooLarge(
-                        f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
-                        "(--limits.max-pixels)"
-                    )
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > limits.max_pixels:
+                raise TooLarge(
+                    f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
+                    "(--limits.max-pixels)"
+                )
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise TooLarge(one_line(error)) from error
+        raise TooLarge(
+            f"it has more than {limits.max_pixels} pixels (--limits.max-pixels)"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DecodeError("the file is not an image of a format that is read here") from error
     except MemoryError as error:
         raise TooLarge("decoding it needs more memory than there is") from error
     except Exception as error:  # decoders raise nearly everything on broken files
@@ -117,7 +122,11 @@ def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+        samples = np.asarray(image)
+        gray = _to_eight_bits(samples)
+        if isinstance(key := image.info.get("transparency"), int):
+            gray[samples == key] = 255
+        return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

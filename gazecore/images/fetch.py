@@ -44,7 +44,7 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
     try:
         for attempt in stamina.retry_context(on=_is_transient, attempts=6, timeout=60):
             with attempt:
-                data = _read(uri, size, limits)
+                data = _read(uri, limits)
     except ImageError:
         raise
     except Exception as error:
@@ -54,12 +54,10 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
     return data
 
 
-def _read(uri: str, size: int | None, limits: Limits) -> bytes:
+def _read(uri: str, limits: Limits) -> bytes:
     try:
         location = Location(uri)
-        if size is None:
-            return _read_capped(location.fs, location.path, limits.max_bytes + 1)
-        return location.read_bytes()
+        return _read_capped(location.fs, location.path, limits.max_bytes + 1)
     except (FileNotFoundError, InputError) as error:
         raise NotFound(one_line(error)) from error
     except PermissionError as error:

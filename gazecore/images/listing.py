@@ -4,7 +4,6 @@ Everything is yielded in pieces, so an input of any length is listed in bounded 
 other than S3 and local disks, one directory is held at a time).
 """
 
-import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -49,28 +48,37 @@ def list_images(source: str) -> Iterator[pa.RecordBatch]:
         to the part before its first wildcard), or what the list says, or the list's URI.
 
     Raises:
-        InputError: there is nothing of that name, or the list cannot be read.
+        InputError: there is nothing of that name, it holds no image, or the list cannot be read.
     """
     location = Location(source)
+    found = False
     try:
-        if location.fs.isfile(location.path):
-            if location.path.lower().endswith(LIST_SUFFIXES):
-                yield from _from_list(location)
-            else:
-                root = location.path.rpartition("/")[0]
-                yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
-        elif location.fs.isdir(location.path):
-            entries = (e for e in _walk(location) if e[0].lower().endswith(SUFFIXES))
-            yield from _batches(location, location.path, entries)
-        elif any(mark in location.path for mark in "*?["):
-            first = min(location.path.index(m) for m in "*?[" if m in location.path)
-            found = location.fs.glob(location.path, detail=True)
-            entries = (_entry(found[k]) for k in sorted(found) if found[k]["type"] == "file")
-            yield from _batches(location, location.path[:first].rpartition("/")[0], entries)
-        else:
-            raise InputError(f"there is no folder, glob, image or list at {source}")
+        for batch in _list(location, source):
+            found = True
+            yield batch
     except OSError as error:
         raise InputError(f"cannot list {source}: {one_line(error)}") from error
+    if not found:
+        raise InputError(f"there are no images in {source}")
+
+
+def _list(location: Location, source: str) -> Iterator[pa.RecordBatch]:
+    if location.fs.isfile(location.path):
+        if location.path.lower().endswith(LIST_SUFFIXES):
+            yield from _from_list(location)
+        else:
+            root = location.path.rpartition("/")[0]
+            yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
+    elif location.fs.isdir(location.path):
+        entries = (e for e in _walk(location) if e[0].lower().endswith(SUFFIXES))
+        yield from _batches(location, location.path, entries)
+    elif any(mark in location.path for mark in "*?["):
+        first = min(location.path.index(m) for m in "*?[" if m in location.path)
+        found = location.fs.glob(location.path, detail=True)
+        entries = (_entry(found[k]) for k in sorted(found) if found[k]["type"] == "file")
+        yield from _batches(location, location.path[:first].rpartition("/")[0], entries)
+    else:
+        raise InputError(f"there is no folder, glob, image or list at {source}")
 
 
 def absolute_input(source: str) -> str:
@@ -81,21 +89,28 @@ def absolute_input(source: str) -> str:
 def _walk(location: Location) -> Iterator[Entry]:
     """All files under a directory, in an order that does not change."""
     if location.is_local:
-        for folder, folders, names in os.walk(location.path):
+        for folder, folders, names in os.walk(location.path, onerror=_raise):
             folders.sort()
             for name in sorted(names):
                 path = f"{folder}/{name}"
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     status = os.stat(path)
+                except OSError:  # a link that leads nowhere is an input too, and will fail
+                    yield path, None, None
+                else:
                     yield path, status.st_size, str(status.st_mtime_ns)
     elif hasattr(location.fs, "_iterdir"):
         yield from _walk_s3(location)
     else:
-        for _, folders, files in location.fs.walk(location.path, detail=True):
+        for _, folders, files in location.fs.walk(location.path, detail=True, on_error="raise"):
             # Sorted in place: walk descends in this order.
             for name in sorted(folders):
                 folders[name] = folders.pop(name)
             yield from (_entry(files[name]) for name in sorted(files))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _walk_s3(location: Location) -> Iterator[Entry]:
@@ -152,7 +167,7 @@ def _from_list(location: Location) -> Iterator[pa.RecordBatch]:
             for batch in _list_columns(location.path, file):
                 uris = [_absolute(uri, folder) for uri in batch["uri"].to_pylist()]
                 ids = batch["image_id"] if "image_id" in batch.schema.names else batch["uri"]
-                if ids.null_count:
+                if ids.null_count or "" in ids.to_pylist():
                     raise InputError(f"{location.uri}: a row has no image_id")
                 nulls = [None] * len(uris)
                 yield pa.record_batch(
@@ -164,7 +179,7 @@ def _from_list(location: Location) -> Iterator[pa.RecordBatch]:
                     ],
                     schema=LISTED,
                 )
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{location.uri} is not a readable list: {one_line(error)}") from error
 
 
@@ -178,7 +193,7 @@ def _list_columns(path: str, file: Any) -> Iterator[pa.RecordBatch]:
     """Batches with a column `uri` and perhaps `image_id`, both strings."""
     suffix = path.lower().rpartition(".")[2]
     if suffix == "txt":
-        lines = (line.decode().strip() for line in file)
+        lines = (line.decode().lstrip("\ufeff").strip() for line in file)
         kept = (line for line in lines if line and line != "uri")
         while chunk := list(itertools.islice(kept, _BATCH)):
             yield pa.record_batch({"uri": chunk})

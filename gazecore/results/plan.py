@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.errors import InputError
+from gazecore.errors import InputError, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.run import Run
 from gazecore.results.schema import PLAN
@@ -56,7 +56,7 @@ def update_plan(
         limit: take the listing's first images only.
 
     Raises:
-        InputError: one image_id stands for two URIs, or there is no image at all.
+        InputError: one image_id stands for two URIs.
     """
     known = plan_parts(run)
     images = sum(part.images for part in known)
@@ -66,24 +66,20 @@ def update_plan(
         _spool(listing, f"{folder}/listed.parquet", limit)
         with duckdb.connect(config={"memory_limit": "512MB", "temp_directory": folder}) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
+            db.execute("CREATE TABLE known (image_id VARCHAR, uri VARCHAR)")
+            for part in known:
+                db.register("part", part.location.read_table(["image_id", "uri"]))
+                db.execute("INSERT INTO known FROM part")
             _refuse_conflicts(db, listed)
-            if known:
-                db.execute("CREATE TABLE known_ids (image_id VARCHAR)")
-                for part in known:
-                    db.register("part", part.location.read_table(["image_id"]))
-                    db.execute("INSERT INTO known_ids FROM part")
             new = db.sql(
-                f"SELECT image_id, uri, first(size) AS size, first(version) AS version "
-                f"FROM {listed} "
-                + ("ANTI JOIN known_ids USING (image_id) " if known else "")
-                + "GROUP BY image_id, uri ORDER BY min(file_row_number)"
+                "SELECT image_id, uri, first(size) AS size, first(version) AS version "
+                f"FROM {listed} ANTI JOIN known USING (image_id) "
+                "GROUP BY image_id, uri ORDER BY min(file_row_number)"
             ).to_arrow_reader(100_000)
             pieces = _exactly(new, run.settings.shard_size * SHARDS_PER_PART)
             for number, rows in enumerate(pieces, start=len(known)):
                 next_shard += _write_part(run, number, next_shard, rows)
                 images += rows.num_rows
-    if not images:
-        raise InputError(f"there are no images in {run.settings.input}")
     return PlanSummary(images, next_shard, images - before)
 
 
@@ -107,14 +103,21 @@ class PlanPart:
 
 
 def plan_parts(run: Run) -> list[PlanPart]:
-    """The files of the plan, in order; their footers are read, not their rows."""
+    """The files of the plan, in order; their footers are read, not their rows.
+
+    Raises:
+        InputError: one of them is damaged.
+    """
     parts = []
     for name in run.plan.names():
         if name.startswith("part-") and name.endswith(".parquet"):
             location = run.plan / name
-            with location.fs.open(location.path, "rb") as file:
-                metadata = pq.read_metadata(file)
-            first = int(metadata.metadata[_FIRST])
+            try:
+                with location.fs.open(location.path, "rb") as file:
+                    metadata = pq.read_metadata(file)
+                first = int(metadata.metadata[_FIRST])
+            except (pa.ArrowException, KeyError, TypeError) as error:
+                raise InputError(f"{location.uri} is damaged: {one_line(error)}") from error
             groups = range(metadata.num_row_groups)
             sizes = np.array([metadata.row_group(g).num_rows for g in groups], dtype=np.int32)
             parts.append(PlanPart(location, first, sizes))
@@ -157,8 +160,9 @@ def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> N
 
 def _refuse_conflicts(db: duckdb.DuckDBPyConnection, listed: str) -> None:
     conflict = db.execute(
-        f"SELECT image_id, min(uri), max(uri) FROM {listed} "
-        "GROUP BY image_id HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
+        "SELECT image_id, min(uri), max(uri) FROM "
+        f"(SELECT image_id, uri FROM {listed} UNION ALL FROM known) GROUP BY image_id "
+        "HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
     ).fetchone()
     if conflict:
         raise InputError(

@@ -78,6 +78,7 @@ def begin_run(location: Location, settings: RunSettings) -> Run:
                 "use those, or another --out"
             )
     else:
+        location.remove_temporaries()
         if location.names():
             raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
         content = {
@@ -119,4 +120,5 @@ def shard_numbers(names: list[str]) -> set[int]:
 
 def _flat(settings: RunSettings) -> dict[str, Any]:
     values = asdict(settings)
-    return {**values, **{f"limits.{k}": v for k, v in values.pop("limits").items()}}
+    limits = values.pop("limits")
+    return {**values, **{f"limits.{key}": value for key, value in limits.items()}}

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gazecore.density.codec import decode
-from gazecore.errors import one_line
+from gazecore.errors import InputError, one_line
 from gazecore.results.plan import Shard, images_in, plan_parts, shards
 from gazecore.results.run import Run, shard_numbers
 from gazecore.results.schema import DENSITIES, SCORES, shard_name
@@ -74,6 +74,11 @@ def problems(run: Run) -> Iterator[str]:
     Every planned image has exactly one row, in its own shard; statuses and errors agree; each `ok`
     image and no other has a density; densities are normalised; sizes agree; no file is left over.
     """
+    try:
+        plan_parts(run)
+    except InputError as error:
+        yield one_line(error)
+        return
     done = run.shards_done()
     stored = shard_numbers(run.densities.names())
     planned: set[int] = set()
@@ -110,7 +115,7 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     try:
         scores = _table(run.scores / name, SCORES)
         densities = _table(run.densities / name, DENSITIES)
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+    except (OSError, InputError) as error:
         yield f"{name} cannot be read: {one_line(error)}"
         return
     if scores["image_id"] != shard.images["image_id"]:
@@ -158,5 +163,5 @@ def _strays(run: Run, planned: set[int]) -> Iterator[str]:
 def _table(location: Location, schema: pa.Schema) -> pa.Table:
     table = location.read_table()
     if table.schema.names != schema.names:
-        raise pa.ArrowInvalid(f"its columns are {', '.join(table.schema.names)}")
+        raise InputError(f"its columns are {', '.join(table.schema.names)}")
     return table

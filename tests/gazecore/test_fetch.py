@@ -179,9 +179,7 @@ def test_transient_errors_are_retried(
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
-def test_errors_that_stay_say_nothing_about_the_image(
-    moody: type[Moody], error: Exception
-) -> None:
+def test_errors_that_stay_say_nothing_about_the_image(moody: type[Moody], error: Exception) -> None:
     moody.errors = [error] * 1000
     with pytest.raises(StorageUnavailable, match=r"moody://bucket/a\.jpg") as caught:
         fetch("moody://bucket/a.jpg", None, Limits())

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gazecore.errors import InputError
-from gazecore.images.fetch import fetch
 from gazecore.images.decode import Limits
+from gazecore.images.fetch import fetch
 from gazecore.images.listing import LISTED, absolute_input, list_images
 
 STRANGE = (
@@ -120,8 +120,10 @@ def test_a_broken_link_does_not_end_the_listing(tmp_path: Path, target: str) -> 
     assert [i for i in ids(tmp_path) if i != "link.jpg"] == ["a.jpg", "z.jpg"]
 
 
-def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
-    assert listed(tmp_path) == []
+def test_a_folder_without_images_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt.bak").write_text("no image")
+    with pytest.raises(InputError, match="no images"):
+        listed(tmp_path)
 
 
 def test_a_trailing_slash_and_a_relative_path_change_nothing(
@@ -136,7 +138,8 @@ def test_a_glob(photos: Path) -> None:
     assert ids(photos / "a" / "*-[13].jpg") == ["photo-1.jpg", "photo-3.jpg"]
     assert ids(photos / "*" / "photo-?.jpg") == ids(photos)
     assert ids(photos / "**" / "*.jpg") == ids(photos)
-    assert ids(photos / "*.png") == []
+    with pytest.raises(InputError, match="no images"):
+        listed(photos / "*.png")
     row = listed(photos / "a" / "*-1.jpg")[0]
     assert (row["uri"], row["size"]) == (
         str(photos / "a" / "photo-1.jpg"),
@@ -220,14 +223,14 @@ def test_a_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
         listed(path)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt"])
-def test_an_empty_list_is_empty_or_a_mistake(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"list{suffix}"
-    path.write_text("")
-    try:
-        assert listed(path) == []
-    except InputError as error:
-        assert str(path) in str(error)
+def test_an_empty_list(tmp_path: Path) -> None:
+    for name in ("list.csv", "list.tsv", "list.parquet"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(InputError, match=name):
+            listed(tmp_path / name)
+    (tmp_path / "list.txt").write_text("")
+    with pytest.raises(InputError, match=r"no images in .*list\.txt"):
+        listed(tmp_path / "list.txt")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

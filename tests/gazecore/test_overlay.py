@@ -65,8 +65,8 @@ def test_it_is_bright_where_people_look(tmp_path: Path) -> None:
 def test_a_uniform_density_dims_nothing(tmp_path: Path) -> None:
     image = Image.new("RGB", (200, 100), (200, 100, 50))
     pixels = drawn(image, np.full((32, 64), -np.log(32 * 64)), tmp_path / "overlay.png")
-    assert np.abs(pixels[:20, :40] - (200, 100, 50)).max() <= 1
-    assert np.abs(pixels[-20:, -40:] - (200, 100, 50)).max() <= 1
+    # The marker of the one peak may be anywhere, and covers a circle of about 20 pixels.
+    assert (np.abs(pixels - (200, 100, 50)).max(axis=2) <= 1).mean() > 0.95
 
 
 def test_a_very_sharp_density_is_drawn(tmp_path: Path) -> None:

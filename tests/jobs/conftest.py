@@ -1,0 +1,69 @@
+import functools
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def words(text: str) -> str:
+    """A text with its spacing evened out."""
+    return " ".join(text.split())
+
+
+def run_gazecore(
+    folder: Path, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `gazecore ...` as a user does: in a process of its own, from some folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        capture_output=True, text=True, timeout=300, cwd=folder, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **(env or {})},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gazecore_command(tmp_path: Path) -> Command:
+    """`run_gazecore` in the test's folder."""
+    return functools.partial(run_gazecore, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """An S3 protocol server on this machine; yields the environment that points at it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(endpoint, timeout=1).close()
+                break
+            except urllib.error.HTTPError:
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "planted-key-id",
+            "AWS_SECRET_ACCESS_KEY": "planted-secret-key",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    finally:
+        server.terminate()
+        server.wait(timeout=20)

@@ -1,0 +1,249 @@
+import csv
+import io
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import gazecore.results.read
+from jobs.__main__ import COMMANDS
+from tests.conftest import make_photo, make_photos
+from tests.jobs.conftest import Command, run_gazecore, words
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run over ten photographs and a file that is none, at `folder`/run."""
+
+    folder: Path
+    photos: Path
+    model: str
+
+    def gazecore(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_gazecore(self.folder, *arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bytes: bytes) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    run = Finished(folder, make_photos(folder / "photos"), str(folder / "tiny.safetensors"))
+    Path(run.model).write_bytes(tiny_bytes)
+    (run.photos / "a" / "broken.png").write_bytes(b"\x89PNG and nothing more")
+    result = run.gazecore(
+        "score", str(run.photos), "--out", "run", "--model", run.model, "--shard-size", "4"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "scored 10 failed 1 decode_error" in words(result.stdout)
+    assert f"results {folder / 'run'}" in words(result.stdout)
+    return run
+
+
+def test_score_status_verify_and_query_tell_the_same(finished: Finished, tmp_path: Path) -> None:
+    status = words(finished.gazecore("status", "run").stdout)
+    assert "images 11 in 3 shards" in status
+    assert "done 10 ok in 3 shards" in status
+    assert "missing 0 failed 1 1 decode_error" in status
+    verified = finished.gazecore("verify", "run")
+    assert verified.returncode == 0
+    assert "11 images, 10 ok, 1 failed, 3 shards" in verified.stdout
+
+    sql = "SELECT status, count(*) AS n FROM scores GROUP BY 1 ORDER BY 1"
+    table = finished.gazecore("query", "run", sql, "--format", "table")
+    assert "status n failed 1 ok 10" in words(table.stdout)
+    as_csv = finished.gazecore("query", "run", sql)  # no terminal here, so CSV is the default
+    assert list(csv.reader(io.StringIO(as_csv.stdout))) == [
+        ["status", "n"], ["failed", "1"], ["ok", "10"],
+    ]  # fmt: skip
+    as_json = finished.gazecore("query", "run", sql, "--format", "json")
+    assert [json.loads(line) for line in as_json.stdout.splitlines()] == [
+        {"status": "failed", "n": 1}, {"status": "ok", "n": 10},
+    ]  # fmt: skip
+
+    shutil.copytree(finished.folder / "run", tmp_path / "damaged")
+    (tmp_path / "damaged" / "scores" / "shard-000001.parquet").unlink()
+    damaged = finished.gazecore("verify", str(tmp_path / "damaged"))
+    assert damaged.returncode == 1
+    assert "shard-000001.parquet is missing: 4 images" in damaged.stdout
+
+
+def test_the_documented_sql_expression_decodes_a_density(
+    finished: Finished, tmp_path: Path
+) -> None:
+    answer = finished.gazecore(
+        "query", "run", "SELECT list_sum(list_transform(log_density, "
+        "lambda q: exp(q / 32.0 + log_offset))) AS total, len(log_density) AS cells, grid_height, "
+        "grid_width FROM densities", "--format", "json",
+    )  # fmt: skip
+    rows = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert len(rows) == 10
+    for row in rows:
+        assert row["total"] == pytest.approx(1, abs=1e-9)
+        assert row["cells"] == row["grid_height"] * row["grid_width"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("DROP VIEW scores", "one SELECT"),
+        ("COPY scores TO 'run/scores/extra.parquet'", "one SELECT"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "failed"),
+        ("SELECT nothing FROM scores", "nothing"),
+        ("SELEC", "syntax"),
+    ],
+)
+def test_queries_that_write_or_are_wrong_are_refused(
+    finished: Finished, sql: str, reason: str
+) -> None:
+    result = finished.gazecore("query", "run", sql)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert reason in result.stderr
+
+
+def test_another_model_input_or_setting_is_refused_with_its_name(
+    finished: Finished,
+) -> None:
+    photos, base = finished.photos, ("--out", "run", "--model", finished.model)
+    for arguments, named in (
+        ((str(photos), *base, "--shard-size", "5"), "shard_size: it has 4, now 5"),
+        ((str(photos / "a"), *base, "--shard-size", "4"), "input: it has"),
+        ((str(photos), "--out", "run", "--shard-size", "4"), "model: it has"),
+        ((str(photos), *base, "--shard-size", "4", "--limits.max-pixels", "9"), "max_pixels"),
+    ):
+        result = finished.gazecore("score", *arguments)
+        assert result.returncode == 2, arguments
+        assert len(result.stderr.splitlines()) == 1
+        assert named in result.stderr
+
+
+def test_predict_draws_an_overlay_and_prints_numbers(
+    gazecore_command: Command, tiny_file: str, tmp_path: Path
+) -> None:
+    make_photo(1, 300, 200).save(tmp_path / "one.jpg")
+    (tmp_path / "other").mkdir()
+    make_photo(2, 200, 300).save(tmp_path / "other" / "one.jpg")
+    (tmp_path / "no.jpg").write_bytes(b"no")
+    result = gazecore_command(
+        "predict", "one.jpg", "no.jpg", "other/one.jpg", "--out", "seen", "--model", tiny_file
+    )
+    assert result.returncode == 1
+    assert "no.jpg: the file is not an image" in words(result.stderr)
+    assert size_of(tmp_path / "seen" / "one.png") == (300, 200)
+    assert size_of(tmp_path / "seen" / "one-2.png") == (200, 300)
+    assert "bit" in result.stdout
+
+
+def test_lists_with_ids_and_failures_of_every_kind(
+    gazecore_command: Command, tiny_file: str, tmp_path: Path
+) -> None:
+    make_photo(1).save(tmp_path / "here.png")
+    make_photo(2, 400, 300).save(tmp_path / "large.png")
+    (tmp_path / "folder.png").mkdir()
+    rows = {"one": "here.png", "two": "missing.png", "three": "large.png", "four": "folder.png",
+            "five": "gopher://nowhere/x.png"}  # fmt: skip
+    pq.write_table(
+        pa.table({"image_id": list(rows), "uri": list(rows.values())}), tmp_path / "list.parquet"
+    )
+    result = gazecore_command(
+        "score",
+        "list.parquet",
+        "--out",
+        "run",
+        "--model",
+        tiny_file,
+        "--limits.max-pixels",
+        "50000",
+    )
+    assert result.returncode == 0, result.stderr
+    scores = gazecore.results.read.open(str(tmp_path / "run")).scores().to_pylist()
+    assert {row["image_id"]: row["error"] for row in scores} == {
+        "one": None, "two": "not_found", "three": "too_large", "four": "storage_error",
+        "five": "not_found",
+    }  # fmt: skip
+
+
+def test_mistakes_end_in_one_line_and_exit_code_2(
+    gazecore_command: Command, tiny_file: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").write_bytes(b"not a bundle")
+    (tmp_path / "list.csv").write_text("url,name\na,b\n")
+    for arguments, named in (
+        (("score", "nowhere", "--out", "r", "--model", tiny_file), "nowhere"),
+        (("score", "empty", "--out", "r", "--model", tiny_file), "no images"),
+        (("score", "empty", "--out", "r", "--model", "damaged"), "damaged"),
+        (("score", "empty", "--out", "r", "--model", "absent"), "absent"),
+        (("score", "list.csv", "--out", "s", "--model", tiny_file), "uri"),
+        (("status", "empty"), "run.json"),
+        (("query", "empty", "SELECT 1"), "run.json"),
+        (("models", "damaged"), "safetensors"),
+        (("scroe",), "scroe"),
+    ):
+        result = gazecore_command(*arguments)
+        assert result.returncode == 2, (arguments, result.stderr)
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert named in result.stderr
+
+
+def test_models_prints_what_the_default_bundle_holds(gazecore_command: Command) -> None:
+    text = words(gazecore_command("models").stdout)
+    assert "backbone vgg19-oxford" in text
+    assert "readout 2560 -> 16 -> 32 -> 2 -> 1" in text
+    assert "training: command gazecore train" in text
+    assert "reached: held_out" in text
+
+
+def test_every_command_explains_itself(gazecore_command: Command) -> None:
+    overview = gazecore_command("--help").stdout
+    for command in COMMANDS:
+        assert command in overview
+        result = gazecore_command(command, "--help")
+        assert result.returncode == 0
+        assert f"usage: gazecore {command}" in result.stdout
+
+
+def test_train_makes_a_bundle_that_scores(
+    gazecore_command: Command, photos: Path, tmp_path: Path
+) -> None:
+    from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
+    from gazecore.storage import Location
+
+    rng = np.random.default_rng(0)
+    images, fixations = [], []
+    for path in sorted(photos.rglob("*.jpg")):
+        width, height = size_of(path)
+        images.append({"image_id": path.name, "uri": str(path), "height": height, "width": width})
+        fixations += [
+            {"image_id": path.name, "subject": "1", "index": i, "x": float(x), "y": float(y),
+             "t": None, "duration": None}
+            for i, (x, y) in enumerate(rng.uniform(0, 1, (20, 2)) * (width, height))
+        ]  # fmt: skip
+    Corpus(
+        pa.Table.from_pylist(images, schema=IMAGES), pa.Table.from_pylist(fixations, FIXATIONS)
+    ).save(Location(str(tmp_path / "corpus")))
+    made = gazecore_command("features", "corpus", "--out", "cache", "--backbone", "tiny")
+    assert made.returncode == 0, made.stderr
+    trained = gazecore_command(
+        "train", "cache", "--corpus", "corpus", "--out", "model.safetensors", "--name", "test",
+        "--split.folds", "5", "--split.members", "2", "--training.epochs", "2",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "2 held-out images" in trained.stdout
+    shown = words(gazecore_command("models", "model.safetensors").stdout)
+    assert "training: command gazecore train cache --corpus corpus" in shown
+    seen = gazecore_command("predict", str(photos / "a" / "photo-1.jpg"), "--out", "o", "--model",
+                            "model.safetensors")  # fmt: skip
+    assert seen.returncode == 0, seen.stderr

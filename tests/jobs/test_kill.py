@@ -1,0 +1,70 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gazecore.results.read
+from gazecore.results.verify import problems
+from tests.conftest import make_photo
+from tests.jobs.conftest import ROOT, Command
+from tests.processes import descendants, kill_tree
+
+KILLS = 5
+IMAGES = 240
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_that_is_killed_five_times_equals_an_undisturbed_one(
+    gazecore_command: Command, tiny_file: str, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(IMAGES):
+        make_photo(seed).save(photos / f"{seed:03d}.jpg")
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+
+    def command(out: str) -> list[str]:
+        return ["score", str(photos), "--out", str(tmp_path / out), "--model", tiny_file,
+                "--shard-size", "4"]  # fmt: skip
+
+    assert gazecore_command(*command("undisturbed")).returncode == 0
+
+    rng, done = random.Random(20161005), []
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs", *command("killed")],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        scores = tmp_path / "killed" / "scores"
+        before = len(list(scores.glob("*.parquet"))) if scores.exists() else 0
+        deadline = time.monotonic() + 120
+        # Random moments, but after the first commit of this attempt, so that each one counts.
+        while time.monotonic() < deadline and process.poll() is None:
+            if scores.exists() and len(list(scores.glob("*.parquet"))) > before:
+                time.sleep(rng.uniform(0, 0.8))
+                break
+            time.sleep(0.02)
+        started = list(descendants(process.pid))
+        kill_tree(process.pid)
+        process.wait(timeout=30)
+        for pid in started:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        done.append(len(list(scores.glob("*.parquet"))))
+    assert done == sorted(done)
+    assert 0 < done[0] < done[-1]
+    assert done[-1] < IMAGES // 4, "the run was over before the last kill: give it more images"
+
+    assert gazecore_command(*command("killed")).returncode == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
+    run = gazecore.results.read.open(str(tmp_path / "killed")).run
+    assert list(problems(run)) == []

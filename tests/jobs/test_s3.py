@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+
+import gazecore.results.read
+from tests.conftest import make_photo
+from tests.jobs.conftest import Command, words
+
+
+def test_images_in_and_results_out_over_s3(
+    s3_server: dict[str, str],
+    gazecore_command: Command,
+    tiny_file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="pictures")
+    for seed in range(7):
+        path = tmp_path / f"{seed}.jpg"
+        make_photo(seed).save(path)
+        client.upload_file(str(path), "pictures", f"set/a b/{seed}.jpg")
+        path.unlink()
+    client.put_object(Bucket="pictures", Key="set/empty.png", Body=b"")
+    client.put_object(Bucket="pictures", Key="set/notes.txt", Body=b"not an image")
+    client.put_object(Bucket="pictures", Key="setting/other.jpg", Body=b"another prefix")
+    client.put_object(Bucket="pictures", Key="models/tiny", Body=Path(tiny_file).read_bytes())
+    arguments = ("score", "s3://pictures/set", "--out", "s3://pictures/runs/one", "--model",
+                 "s3://pictures/models/tiny", "--shard-size", "3")  # fmt: skip
+    before = set(tmp_path.rglob("*"))
+    result = gazecore_command(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "scored 7 failed 1 decode_error" in words(result.stdout)
+    assert set(tmp_path.rglob("*")) == before
+
+    status = gazecore_command("status", "s3://pictures/runs/one")
+    assert "7 ok in 3 shards" in status.stdout
+    verified = gazecore_command("verify", "s3://pictures/runs/one")
+    assert verified.returncode == 0, verified.stdout
+    answer = gazecore_command(
+        "query", "s3://pictures/runs/one",
+        "SELECT p.version, s.error, d.log_offset FROM plan p JOIN scores s USING (image_id) "
+        "LEFT JOIN densities d USING (image_id) ORDER BY image_id", "--format", "json",
+    )  # fmt: skip
+    rows = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [row["error"] for row in rows] == [None] * 7 + ["decode_error"]
+    assert all(row["version"] for row in rows)
+    assert rows[-1]["log_offset"] is None
+
+    density = gazecore.results.read.open("s3://pictures/runs/one").density("a b/3.jpg")
+    assert density.shape == (64, 96)
+    assert np.exp(density).sum() == pytest.approx(1, abs=1e-5)
+
+    # The same command again does nothing; a new image is picked up; nothing secret was stored.
+    keys = {o["Key"]: o["ETag"] for o in client.list_objects_v2(Bucket="pictures")["Contents"]}
+    make_photo(50).save(tmp_path / "new.jpg")
+    client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/a b/new.jpg")
+    again = gazecore_command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "done before 8 scored 1" in words(again.stdout)
+    objects = client.list_objects_v2(Bucket="pictures")["Contents"]
+    for item in objects:
+        if item["Key"] in keys:
+            assert item["ETag"] == keys[item["Key"]], item["Key"]
+        body = client.get_object(Bucket="pictures", Key=item["Key"])["Body"].read()
+        assert b"planted" not in body
+    assert "planted" not in result.stdout + result.stderr + again.stdout + again.stderr
+
+
+def test_listing_s3_crosses_pages(
+    s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gazecore.images.listing import list_images
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="many")
+    for number in range(1203):
+        client.put_object(Bucket="many", Key=f"p/{number:05d}.jpg", Body=b"x")
+    ids = [i for batch in list_images("s3://many/p") for i in batch["image_id"].to_pylist()]
+    assert ids == [f"{number:05d}.jpg" for number in range(1203)]
+
+
+def test_a_bucket_that_does_not_exist_is_one_line_and_exit_code_2(
+    s3_server: dict[str, str], gazecore_command: Command, tiny_file: str, tmp_path: Path
+) -> None:
+    result = gazecore_command(
+        "score", "s3://no-such-bucket/x", "--out", str(tmp_path / "run"), "--model", tiny_file,
+        env=s3_server,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "s3://no-such-bucket/x" in result.stderr
