@@ -58,7 +58,7 @@ def bare(folder: Path, device: str) -> None:
     """The bare loop; prints its images per second."""
     model = DeepGaze.load(load_bundle(), device=device)
     inputs = [to_network(p.read_bytes(), "1024").pixels for p in sorted(folder.glob("*.jpg"))]
-    size = model.backbone.batch_size or 1
+    size = model.backbone.batch_size
     model.predict(np.stack(inputs[:size]))
     start = time.perf_counter()
     for first in range(0, len(inputs), size):

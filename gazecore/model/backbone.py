@@ -71,8 +71,8 @@ class Backbone(Protocol):
         ...
 
     @property
-    def batch_size(self) -> int | None:
-        """Images a call must hold, so that kernels and rounding never change; None: any number."""
+    def batch_size(self) -> int:
+        """Images that a call takes: always as many, so that rounding never changes."""
         ...
 
     def features(self, images: np.ndarray) -> torch.Tensor:
@@ -158,9 +158,9 @@ def load_backbone(
 
 
 class NcnnVGG:
-    """VGG-19 in ncnn, one image at a time: the executor on CPUs."""
+    """VGG-19 in ncnn: the executor on CPUs."""
 
-    batch_size = None
+    batch_size = 1
 
     def __init__(self, spec: BackboneSpec, weights: vgg.Weights, threads: int) -> None:
         import ncnn
@@ -242,7 +242,7 @@ class TorchVGG:
         self._on_gpu = self.device.type != "cpu"
         self._dtype = torch.bfloat16 if self._on_gpu else torch.float32
         self._format = torch.channels_last if self._on_gpu else torch.contiguous_format
-        self.batch_size = batch_size if self._on_gpu else None
+        self.batch_size = batch_size if self._on_gpu else 1
         self._weights = [
             (
                 kernel.to(self.device, self._dtype, memory_format=self._format),
@@ -293,7 +293,7 @@ class TinyBackbone:
     """A fake backbone for tests: channel mixes of the mean colour of each 16x16 block, with fixed
     weights. It needs no weights file and takes a millisecond."""
 
-    batch_size = None
+    batch_size = 1
     spec = TINY_SPEC
 
     def __init__(self) -> None:

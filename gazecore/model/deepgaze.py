@@ -103,20 +103,17 @@ class DeepGaze:
         Args:
             images: uint8 RGB (n, h, w, 3) of a size that `network_size` gave.
         """
-        n, height, width, _ = images.shape
+        _, height, width, _ = images.shape
         centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
-        batch_size = self.backbone.batch_size
-        if batch_size is None:
-            members = self._readout(self.backbone.features(images), centerbias)
-        else:
-            parts = []
-            for start in range(0, n, batch_size):
-                part = images[start : start + batch_size]
-                # Always the same shape, so that an image meets the same kernels in any company.
-                padding = [(0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)]
-                features = self.backbone.features(np.pad(part, padding))
-                parts.append(self._readout(features, centerbias)[: len(part)])
-            members = torch.cat(parts)
+        size = self.backbone.batch_size
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            # Always the same shape, so that an image meets the same kernels in any company.
+            padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
+            features = self.backbone.features(np.pad(part, padding))
+            parts.append(self._readout(features, centerbias)[: len(part)])
+        members = torch.cat(parts)
         return Prediction(
             log_density=mix(members).float().cpu().numpy(),
             members=members.float().cpu().numpy(),

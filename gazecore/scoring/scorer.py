@@ -141,7 +141,7 @@ class Scorer:
         self, inputs: Iterable[tuple[int, NetworkInput | ImageError]]
     ) -> Iterator[tuple[list[int], list[NetworkInput] | ImageError]]:
         """Images of one size together, as many as the network takes at once."""
-        size = self.model.backbone.batch_size or 1
+        size = self.model.backbone.batch_size
         held: dict[tuple[int, ...], list[tuple[int, NetworkInput]]] = {}
         for index, image in inputs:
             if isinstance(image, ImageError):

@@ -1,0 +1,91 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+
+from gazecore.errors import BundleError
+from gazecore.model.readout import Readout, ReadoutConfig, blur, mix
+
+
+def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None:
+    torch.manual_seed(0)
+    readout = Readout(ReadoutConfig(channels=24, members=3)).double().requires_grad_(False)
+    readout.feature_mean = torch.randn(24).double()
+    readout.feature_std = torch.rand(24).double() + 0.5
+    features = torch.randn(2, 24, 5, 7).double()
+    prior = torch.randn(40, 56).double().flatten().log_softmax(0).view(40, 56)
+    found = readout(features, prior)
+
+    large = F.interpolate(features, size=(40, 56), mode="bilinear", align_corners=False)
+    large = (large - readout.feature_mean[:, None, None]) / readout.feature_std[:, None, None]
+    for member in range(3):
+        x = large
+        for number, (weight, bias) in enumerate(zip(readout.weights, readout.biases, strict=True)):
+            x = F.softplus(x) if number else x
+            x = torch.einsum("oc,nchw->nohw", weight[member], x) + bias[member][:, None, None]
+        sigma = float(readout.log_blur[member].exp())
+        for image in range(2):
+            smooth = gaussian_filter(
+                x[image, 0].numpy(), sigma, mode="nearest", radius=math.floor(4 * sigma)
+            )
+            expected = torch.from_numpy(smooth) + readout.centerbias_weight[member] * prior
+            expected = expected - torch.logsumexp(expected.flatten(), 0)
+            torch.testing.assert_close(found[image, member], expected, rtol=0, atol=1e-9)
+
+
+def test_members_do_not_see_each_other() -> None:
+    torch.manual_seed(1)
+    readout = Readout(ReadoutConfig(channels=4, members=2))
+    features, prior = torch.randn(1, 4, 3, 3), torch.zeros(24, 24)
+    before = readout(features, prior).detach().clone()
+    with torch.no_grad():
+        for weight in readout.weights:
+            weight[1] += 1
+        readout.log_blur[1] += 1
+    after = readout(features, prior)
+    torch.testing.assert_close(after[:, 0], before[:, 0], rtol=0, atol=1e-6)
+    assert not torch.allclose(after[:, 1], before[:, 1])
+
+
+def test_the_mixture_averages_probabilities() -> None:
+    members = torch.tensor([[0.2, 0.8], [0.6, 0.4]]).log().view(1, 2, 1, 2)
+    torch.testing.assert_close(mix(members).exp(), torch.tensor([[[0.4, 0.6]]]))
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.7])
+def test_blur_equals_scipys(sigma: float) -> None:
+    rng = np.random.default_rng(2)
+    maps = rng.normal(size=(1, 2, 9, 30))
+    found = blur(torch.from_numpy(maps), torch.tensor([sigma, 2 * sigma], dtype=torch.float64))
+    for channel, width in enumerate((sigma, 2 * sigma)):
+        expected = gaussian_filter(
+            maps[0, channel], width, mode="nearest", radius=math.floor(4 * width)
+        )
+        np.testing.assert_allclose(found[0, channel], expected, atol=1e-12)
+
+
+def test_every_parameter_learns() -> None:
+    torch.manual_seed(4)
+    readout = Readout(ReadoutConfig(channels=6)).double()
+    prior = torch.randn(16, 16).double().flatten().log_softmax(0).view(16, 16)
+    readout(torch.randn(1, 6, 2, 2).double(), prior)[0, 0, 3, 5].backward()
+    for name, parameter in readout.named_parameters():
+        # A softmax does not see a constant, so the last bias alone has no gradient.
+        is_last_bias = name == "biases.3"
+        assert parameter.grad is not None
+        assert bool(parameter.grad.abs().max() > 1e-12) != is_last_bias, name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"activation": "tanh"}, {"widths": ()}, {"widths": (4, 2)}, {"widths": (0, 1)},
+        {"members": 0}, {"channels": 0},
+    ],
+)  # fmt: skip
+def test_impossible_readouts_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match=next(iter(wrong))):
+        ReadoutConfig(**{"channels": 4, **wrong})  # type: ignore[arg-type]
