@@ -1,5 +1,10 @@
-"""Photographs that installed packages ship, for benchmarks and the demo."""
+"""Photographs that installed packages ship, for benchmarks and the demo.
 
+python -m benchmarks.photos FOLDER      copies them there
+"""
+
+import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,3 +35,15 @@ def photo_paths() -> dict[str, Path]:
 def sample_photos() -> dict[str, Image.Image]:
     """Name to RGB picture."""
     return {name: Image.open(path).convert("RGB") for name, path in photo_paths().items()}
+
+
+def main() -> None:
+    """Copy the photographs into the folder that the command line names."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in photo_paths().items():
+        shutil.copyfile(path, folder / f"{name}{path.suffix}")
+
+
+if __name__ == "__main__":
+    main()

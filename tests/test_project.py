@@ -1,0 +1,86 @@
+"""The project's own files: what the README promises is there and fits."""
+
+import json
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+import gazecore.errors
+from gazecore.density.statistics import statistics
+from gazecore.results.schema import DENSITIES, PLAN, SCORES
+from jobs.__main__ import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_cluster_file_fits_rays_own_schema() -> None:
+    config = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
+    spec = find_spec("ray")
+    assert spec is not None
+    assert spec.origin is not None
+    schema = json.loads((Path(spec.origin).parent / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(config, schema)
+    worker = config["available_node_types"]["gpu_worker"]
+    assert worker["min_workers"] == 0
+    assert worker["resources"]["GPU"] == 1
+    assert worker["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert config["head_node_type"] in config["available_node_types"]
+
+
+def test_the_error_tree_in_the_docstring_is_complete() -> None:
+    text = gazecore.errors.__doc__ or ""
+    classes = [
+        value
+        for value in vars(gazecore.errors).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ]
+    assert len(classes) > 8
+    for cls in classes:
+        assert re.search(rf"\b{cls.__name__}\b", text), cls
+        if issubclass(cls, gazecore.errors.ImageError) and cls is not gazecore.errors.ImageError:
+            assert re.search(rf"\b{cls.__name__} +{cls.code}\b", text), cls
+    codes = [c.code for c in classes if issubclass(c, gazecore.errors.ImageError)]
+    assert len(set(codes)) == len(codes)
+
+
+def test_every_statistic_has_its_column_and_every_column_its_line_in_the_docs() -> None:
+    import numpy as np
+
+    uniform = np.full((8, 8), -np.log(64), dtype=np.float32)
+    names = statistics(uniform, uniform[None], uniform, 10, 10).keys()
+    assert set(names) <= set(SCORES.names)
+    document = (ROOT / "docs" / "results-format.md").read_text()
+    for schema in (PLAN, SCORES, DENSITIES):
+        for name in schema.names:
+            assert f"`{name}`" in document, name
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The `gazecore ...` lines of a document's shell blocks, continuation lines joined."""
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", text, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("gazecore ")]
+
+
+@pytest.mark.parametrize("name", ["README.md", *sorted(p.name for p in ROOT.glob("docs/*.md"))])
+def test_commands_in_the_documents_parse(name: str) -> None:
+    import importlib
+
+    import tyro
+
+    path = ROOT / name if name == "README.md" else ROOT / "docs" / name
+    for _, command, *arguments in commands_in(path.read_text()):
+        assert command in COMMANDS
+        module = importlib.import_module(f"jobs.{command}")
+        options = getattr(module, f"{command.capitalize()}Options")
+        tyro.cli(options, args=arguments)
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    for path in [*ROOT.glob("gazecore/**/*.py"), *ROOT.glob("cluster/*.py")]:
+        assert len(path.read_text().splitlines()) <= 330, path
