@@ -171,6 +171,12 @@ class NcnnVGG:
         net.opt.num_threads = threads
         # float32 throughout: half precision storage would show in the third digit.
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+        # Pools of our own, which take any free block that is large enough and are emptied when the
+        # image size changes: ncnn's default keeps blocks of every size that it has seen.
+        self._pools = (ncnn.PoolAllocator(), ncnn.PoolAllocator())
+        for pool in self._pools:
+            pool.set_size_compare_ratio(0.0)
+        self._shape: tuple[int, ...] = ()
         net.load_param_mem(ncnn_graph(spec.taps, weights))
         with tempfile.NamedTemporaryFile(suffix=".bin") as file:
             for kernel, bias in weights:
@@ -188,7 +194,13 @@ class NcnnVGG:
     def _one(self, image: np.ndarray) -> torch.Tensor:
         # A Mat only points at the array that it is made of, so the array must have a name here.
         planes = np.ascontiguousarray(_normalise(image, self.spec).transpose(2, 0, 1))
+        if image.shape != self._shape:
+            self._shape = image.shape
+            for pool in self._pools:
+                pool.clear()
         extractor = self._net.create_extractor()
+        extractor.set_blob_allocator(self._pools[0])
+        extractor.set_workspace_allocator(self._pools[1])
         extractor.input("data", self._ncnn.Mat(planes).clone())
         taps = [np.asarray(extractor.extract(f"tap_{tap}")[1]) for tap in self.spec.taps]
         return torch.from_numpy(np.concatenate(taps))

@@ -64,7 +64,7 @@ def update_plan(
     before = images
     with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder:
         _spool(listing, f"{folder}/listed.parquet", limit)
-        with duckdb.connect(config={"memory_limit": "512MB", "temp_directory": folder}) as db:
+        with duckdb.connect(config={"memory_limit": "128MB", "temp_directory": folder}) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
             db.execute("CREATE TABLE known (image_id VARCHAR, uri VARCHAR)")
             for part in known:
