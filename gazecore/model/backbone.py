@@ -264,7 +264,7 @@ class TorchVGG:
         ]
         self._mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
-        self._run = torch.compile(self._forward, dynamic=False) if self._on_gpu else self._forward
+        self._run = torch.compile(self._forward, dynamic=True) if self._on_gpu else self._forward
 
     @torch.inference_mode()
     def features(self, images: np.ndarray) -> torch.Tensor:
