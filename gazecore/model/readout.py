@@ -113,8 +113,11 @@ def blur(maps: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         maps: (n, channels, h, w).
         sigmas: (channels,), in grid cells, positive.
     """
-    channels = maps.shape[1]
-    radius = max(1, math.ceil(4 * float(sigmas.detach().max())))
+    channels, height, width = maps.shape[1:]
+    widest = float(sigmas.detach().max())
+    if not math.isfinite(widest):
+        return maps * math.nan
+    radius = max(1, min(math.ceil(4 * widest), 2 * max(height, width)))
     offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
     kernels = torch.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
     kernels = torch.where(offsets.abs() <= 4 * sigmas[:, None], kernels, 0)
