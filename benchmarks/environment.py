@@ -28,6 +28,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def peak_mb() -> float:
+    """The most memory that this process has held. (`ru_maxrss` would count its parent's too.)"""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
+
+
 def report(name: str, **figures: Any) -> None:
     """Print the benchmark's one JSON line."""
     print(json.dumps({"benchmark": name, **figures, "environment": environment()}))

@@ -8,7 +8,6 @@ that the peak memory is the driver's.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.environment import report
+from benchmarks.environment import peak_mb, report
 
 MAX_SECONDS, MAX_MB = 60, 1024
 
@@ -43,7 +42,7 @@ def child(folder: Path) -> None:
     print(json.dumps({
         "plan_seconds": seconds,
         "until_every_shard_was_handed_out_seconds": time.perf_counter() - start,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_mb(),
         "images": plan.images, "added": plan.added, "shards": plan.shards,
         "images_done": finished, "images_missing": missing,
     }))  # fmt: skip

@@ -47,6 +47,7 @@ class ScoringActor:
             device="cuda" if config.gpu else "cpu",
             backbone_source=config.backbone_source,
             threads=config.threads,
+            compiled=config.gpu,
         )
         self._scorer = Scorer(model, config.scorer)
         self._run = open_run(Location(config.run))
@@ -55,7 +56,7 @@ class ScoringActor:
     def ready(self) -> None:
         """Return once the model is loaded."""
 
-    def score(self, shard: Shard, crashed: frozenset[str]) -> dict[str | None, int]:
+    def score(self, shard: Shard, crashed: frozenset[str], last_try: bool) -> dict[str | None, int]:
         """Score and commit a shard; returns how many images ended with each error (None: ok)."""
         counts = self._unfinished[shard.number] = [0, 0]
 
@@ -63,7 +64,9 @@ class ScoringActor:
             counts[0 if ok else 1] += 1
 
         try:
-            scores, densities = self._scorer.score(shard.images, crashed=crashed, on_image=on_image)
+            scores, densities = self._scorer.score(
+                shard.images, crashed=crashed, last_try=last_try, on_image=on_image
+            )
             commit_shard(self._run, shard.number, scores, densities)
         finally:
             del self._unfinished[shard.number]
@@ -77,10 +80,9 @@ class ScoringActor:
         self._scorer.score(images)
         return {}
 
-    def progress(self) -> tuple[int, int]:
-        """Images (ok, failed) of shards that are not committed yet."""
-        counts = list(self._unfinished.values())
-        return sum(c[0] for c in counts), sum(c[1] for c in counts)
+    def progress(self) -> dict[int, tuple[int, int]]:
+        """Images (ok, failed) so far of each shard that is not committed yet."""
+        return {shard: (ok, failed) for shard, (ok, failed) in list(self._unfinished.items())}
 
 
 def start_actor(config: ray.ObjectRef, gpus: float, cpus: int) -> "ray.actor.ActorHandle":

@@ -8,7 +8,7 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from cluster.scoring import Tally
+from cluster.pool import Tally
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
@@ -58,7 +58,7 @@ class ProgressReport:
         rate = 0.0
         if self._first and now > self._first[0]:
             rate = (done - self._first[1]) / (now - self._first[0])
-        left = (self._total - done) / rate if rate > 0 else None
+        left = max(0.0, (self._total - done) / rate) if rate > 0 else None
         if self._live:
             self._live.update(
                 self._task,

@@ -2,21 +2,21 @@
 
 The driver keeps nothing per image. A shard whose actor died goes back to the queue; a shard that
 lost two actors is put aside and taken up alone at the end, where the images that end the process
-are found by halving.
+are found by halving. A shard that fails with an error of its own is tried again after the others.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import ray
 import structlog
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from cluster.actors import SHARDS_AT_ONCE, ActorConfig, start_actor
+from cluster.actors import ActorConfig
+from cluster.pool import Outcome, Pool, Slot, Tally, cause_of, is_death, outcome_of
 from cluster.session import ActorLayout
-from gazecore.errors import RunFailed, one_line
+from gazecore.errors import RunFailed
 from gazecore.results.plan import Shard, shards
 from gazecore.results.run import Run
 
@@ -26,48 +26,16 @@ MAX_ERRORS = 3
 MAX_DEATHS = 2
 """How many actors a shard may lose before it is taken up alone."""
 
+MAX_ROUNDS = 4
+"""How often a shard is taken up alone before the run goes on without it."""
+
+MAX_SUSPECTS = 100
+"""How many shards may wait to be taken up alone; more than that is a broken machine."""
+
 SINGLE_TRIES = 3
 """How often a single image must end its process, alone, before it is called crashed."""
 
 log = structlog.get_logger()
-
-Outcome = dict[str | None, int] | Exception
-"""What a call to an actor ended with: images by error (None: ok), or why there is no answer."""
-
-
-@dataclass
-class Tally:
-    """What has happened so far; updated in place.
-
-    Attributes:
-        ok: images scored in this run of the command.
-        errors: failed images by error class.
-        unfinished: images (ok, failed) of shards that are in work.
-        shards: shards committed.
-        failed_shards: shard number to the reason that it could not be done.
-        deaths: actors lost.
-    """
-
-    ok: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    unfinished: tuple[int, int] = (0, 0)
-    shards: int = 0
-    failed_shards: dict[int, str] = field(default_factory=dict)
-    deaths: int = 0
-
-    @property
-    def failed(self) -> int:
-        """Failed images of committed shards."""
-        return sum(self.errors.values())
-
-    def add(self, counts: dict[str | None, int]) -> None:
-        """Count a committed shard."""
-        self.shards += 1
-        for error, count in counts.items():
-            if error is None:
-                self.ok += count
-            else:
-                self.errors[error] = self.errors.get(error, 0) + count
 
 
 @dataclass
@@ -75,35 +43,6 @@ class _Task:
     shard: Shard
     deaths: int = 0
     errors: int = 0
-
-
-class _Slot:
-    """A place in the pool: an actor that is replaced when it dies."""
-
-    def __init__(self, config: ray.ObjectRef, layout: ActorLayout) -> None:
-        self._config, self._layout = config, layout
-        self._progress: ray.ObjectRef | None = None
-        self.load = 0
-        self.counts = (0, 0)
-        self.actor = start_actor(config, layout.gpus, layout.cpus)
-
-    def replace(self) -> None:
-        """Start a new actor in the place of one that died."""
-        ray.kill(self.actor)
-        self.actor = start_actor(self._config, self._layout.gpus, self._layout.cpus)
-        self._progress, self.counts = None, (0, 0)
-
-    def poll(self) -> None:
-        """Pick up the last answer on progress and ask again; never waits."""
-        if self._progress is not None:
-            ready, _ = ray.wait([self._progress], timeout=0)
-            if not ready:
-                return
-            try:
-                self.counts = ray.get(ready[0])
-            except RayError:
-                self.counts = (0, 0)
-        self._progress = self.actor.progress.remote()
 
 
 def score_run(
@@ -118,186 +57,126 @@ def score_run(
         report: is called about once a second.
 
     Raises:
-        RunFailed: actors cannot load the model.
+        RunFailed: actors cannot load the model, or die faster than they work.
     """
-    done = run.shards_done()
-    waiting = shards(run, lambda number: number not in done)
-    tally = Tally()
-    first = next(waiting, None)
-    if first is None:
+    done, tally = run.shards_done(), Tally()
+    queue = _Queue(shards(run, lambda number: number not in done))
+    if queue.is_empty():
         return tally
-    shared = ray.put(config)
-    slots = [_Slot(shared, layout) for _ in range(layout.actors)]
-    _wait_for_actor(slots, layout, lambda: report(tally))
-    suspects = _drain(slots, _chain(first, waiting), tally, report)
-    for task in suspects:
-        _score_alone(slots[0], task, tally, report)
+    pool = Pool(config, layout, tally, report)
+    for task in _drain(pool, queue, tally):
+        _score_alone(pool, task, tally)
     return tally
 
 
-def _drain(
-    slots: list[_Slot], waiting: Iterator[Shard], tally: Tally, report: Callable[[Tally], None]
-) -> list[_Task]:
+class _Queue:
+    """Shards to do: those that lost an actor first, then new ones, then those that failed."""
+
+    def __init__(self, new: Iterator[Shard]) -> None:
+        self._new = new
+        self.again: deque[_Task] = deque()
+        self.later: deque[_Task] = deque()
+
+    def pop(self) -> _Task | None:
+        if self.again:
+            return self.again.popleft()
+        shard = next(self._new, None)
+        if shard is not None:
+            return _Task(shard)
+        return self.later.popleft() if self.later else None
+
+    def is_empty(self) -> bool:
+        task = self.pop()
+        if task is not None:
+            self.again.appendleft(task)
+        return task is None
+
+
+def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
     """Score shards on all actors; returns those that kept losing theirs."""
-    again: deque[_Task] = deque()
     suspects: list[_Task] = []
-    flying: dict[ray.ObjectRef, tuple[_Slot, ray.actor.ActorHandle, _Task]] = {}
-    while True:
-        # Evenly: no actor gets its second shard before every one has its first.
-        for slot in sorted(slots, key=lambda s: s.load):
-            if slot.load < SHARDS_AT_ONCE:
-                task = again.popleft() if again else _next_task(waiting)
-                if task is None:
-                    break
-                slot.load += 1
-                ref = slot.actor.score.remote(task.shard, frozenset())
-                flying[ref] = (slot, slot.actor, task)
-        if not flying and not again:
-            return suspects
-        ready, _ = ray.wait(list(flying), timeout=1.0)
-        for ref in ready:
+    flying: dict[ray.ObjectRef, tuple[Slot, ray.actor.ActorHandle, _Task]] = {}
+    while flying or not queue.is_empty():
+        while (slot := pool.free_slot()) and (task := queue.pop()):
+            slot.shards.add(task.shard.number)
+            flying[_call(slot, task, frozenset())] = (slot, slot.actor, task)
+        for ref in pool.wait(flying):
             slot, actor, task = flying.pop(ref)
-            slot.load -= 1
-            outcome = _outcome(ref)
+            slot.shards.discard(task.shard.number)
+            outcome = outcome_of(ref)
             if isinstance(outcome, dict):
                 tally.add(outcome)
-            elif _is_death(outcome):
-                if slot.actor is actor:
-                    tally.deaths += 1
-                    log.warning("actor_died", reason=one_line(outcome, 160))
-                    slot.replace()
+            elif is_death(outcome):
+                pool.lost(slot, actor, outcome)
                 task.deaths += 1
-                (again if task.deaths < MAX_DEATHS else suspects).append(task)
+                (queue.again if task.deaths < MAX_DEATHS else suspects).append(task)
+                if len(suspects) > MAX_SUSPECTS:
+                    raise RunFailed(
+                        f"{len(suspects)} shards lost {MAX_DEATHS} actors each: look for a broken "
+                        "machine or too little memory; the same command continues"
+                    )
             elif not _give_up(task, outcome, tally):
-                again.append(task)
-        _report_progress(slots, tally, report)
+                queue.later.append(task)
+    return suspects
 
 
-def _score_alone(slot: _Slot, task: _Task, tally: Tally, report: Callable[[Tally], None]) -> None:
+def _call(slot: Slot, task: _Task, crashed: frozenset[str]) -> ray.ObjectRef:
+    return slot.actor.score.remote(task.shard, crashed, task.errors == MAX_ERRORS - 1)
+
+
+def _score_alone(pool: Pool, task: _Task, tally: Tally) -> None:
     """Score a shard that kept losing its actor, after finding the images that are to blame."""
     crashed: frozenset[str] = frozenset()
     log.warning("shard_alone", shard=task.shard.number, images=task.shard.images.num_rows)
-    while True:
-        ref = slot.actor.score.remote(task.shard, crashed)
-        outcome = _wait_for(ref, lambda: _report_progress([slot], tally, report))
+    for _ in range(MAX_ROUNDS):
+        slot = pool.ready_slot()
+        actor = slot.actor
+        slot.shards.add(task.shard.number)
+        outcome: Outcome = pool.finish(_call(slot, task, crashed))
+        slot.shards.discard(task.shard.number)
         if isinstance(outcome, dict):
             tally.add(outcome)
             return
-        if _is_death(outcome):
-            tally.deaths += 1
-            slot.replace()
-            crashed |= _find_killers(slot, task.shard.images, crashed, tally)
+        if is_death(outcome):
+            pool.lost(slot, actor, outcome)
+            crashed |= _find_killers(pool, task.shard.images, crashed)
         elif _give_up(task, outcome, tally):
             return
+    tally.failed_shards[task.shard.number] = "it keeps losing its actor, though no image does alone"
 
 
-def _find_killers(
-    slot: _Slot, images: pa.Table, known: frozenset[str], tally: Tally
-) -> frozenset[str]:
+def _find_killers(pool: Pool, images: pa.Table, known: frozenset[str]) -> frozenset[str]:
     """The images that end the process that scores them, by halving."""
     ids = images["image_id"].to_pylist()
-    keep = pa.array([image_id not in known for image_id in ids])
-    images = images.filter(keep)
+    images = images.filter(pa.array([image_id not in known for image_id in ids]))
     for _ in range(SINGLE_TRIES if images.num_rows == 1 else 1):
-        if images.num_rows == 0 or _survives(slot, images, tally):
+        if images.num_rows == 0 or _survives(pool, images):
             return frozenset()
     if images.num_rows == 1:
         image_id = images["image_id"][0].as_py()
         log.warning("image_crashed", image_id=image_id)
         return frozenset([image_id])
     middle = images.num_rows // 2
-    return _find_killers(slot, images.slice(0, middle), known, tally) | _find_killers(
-        slot, images.slice(middle), known, tally
-    )
+    halves = (images.slice(0, middle), images.slice(middle))
+    return frozenset().union(*(_find_killers(pool, half, known) for half in halves))
 
 
-def _survives(slot: _Slot, images: pa.Table, tally: Tally) -> bool:
-    outcome = _wait_for(slot.actor.survive.remote(images), lambda: None)
-    if isinstance(outcome, Exception) and _is_death(outcome):
-        tally.deaths += 1
-        slot.replace()
+def _survives(pool: Pool, images: pa.Table) -> bool:
+    slot = pool.ready_slot()
+    actor = slot.actor
+    outcome = pool.finish(actor.survive.remote(images))
+    if isinstance(outcome, Exception) and is_death(outcome):
+        pool.lost(slot, actor, outcome)
         return False
     return True
 
 
-def _outcome(ref: ray.ObjectRef) -> Outcome:
-    try:
-        counts: dict[str | None, int] = ray.get(ref)
-        return counts
-    except (RayActorError, RayTaskError, OutOfMemoryError) as error:
-        if isinstance(error, RayActorError) and getattr(error, "actor_init_failed", False):
-            raise RunFailed(f"an actor cannot start: {_reason(error)}") from error
-        failure: Exception = error
-        return failure
-
-
-def _wait_for(ref: ray.ObjectRef, tick: Callable[[], None]) -> Outcome:
-    while not ray.wait([ref], timeout=1.0)[0]:
-        tick()
-    return _outcome(ref)
-
-
-def _is_death(error: Exception) -> bool:
-    return isinstance(error, RayActorError | OutOfMemoryError)
-
-
 def _give_up(task: _Task, error: Exception, tally: Tally) -> bool:
     """Count an error that a shard ended with; True once it is not tried again."""
-    cause: Exception = error.cause if isinstance(error, RayTaskError) else error
-    message = f"{type(cause).__name__}: {one_line(cause)}"
+    message = cause_of(error)
     task.errors += 1
     log.warning("shard_error", shard=task.shard.number, error=message, attempt=task.errors)
     if task.errors >= MAX_ERRORS:
         tally.failed_shards[task.shard.number] = message
         return True
     return False
-
-
-def _report_progress(slots: list[_Slot], tally: Tally, report: Callable[[Tally], None]) -> None:
-    for slot in slots:
-        slot.poll()
-    tally.unfinished = (sum(s.counts[0] for s in slots), sum(s.counts[1] for s in slots))
-    report(tally)
-
-
-def _wait_for_actor(slots: list[_Slot], layout: ActorLayout, tick: Callable[[], None]) -> None:
-    """Wait until one actor holds its model; says what is missing where the cluster has no room."""
-    refs = [slot.actor.ready.remote() for slot in slots]
-    waited = 0
-    while True:
-        ready, _ = ray.wait(refs, timeout=1.0)
-        if ready:
-            try:
-                ray.get(ready[0], timeout=1)
-                return
-            except GetTimeoutError:
-                continue
-            except RayTaskError as error:
-                raise RunFailed(f"an actor cannot start: {one_line(error.cause)}") from error
-            except RayActorError as error:
-                raise RunFailed(f"an actor cannot start: {_reason(error)}") from error
-        waited += 1
-        if waited % 30 == 0:
-            log.warning(
-                "waiting_for_room",
-                actors=layout.actors,
-                gpus_per_actor=layout.gpus,
-                cpus_per_actor=layout.cpus,
-                cluster={k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
-            )
-        tick()
-
-
-def _reason(error: RayActorError) -> str:
-    """The last line of an actor's traceback, which holds the error itself."""
-    return str(error).strip().splitlines()[-1].strip()
-
-
-def _next_task(waiting: Iterator[Shard]) -> _Task | None:
-    shard = next(waiting, None)
-    return None if shard is None else _Task(shard)
-
-
-def _chain(first: Shard, rest: Iterator[Shard]) -> Iterator[Shard]:
-    yield first
-    yield from rest

@@ -26,8 +26,10 @@ class ActorLayout:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[bool]:
     """Connect to a cluster, and let go of it at the end.
+
+    Yields whether it is one that others started, which may grow.
 
     Args:
         address: of a cluster, as `ray.init` takes it; None: the cluster that this process runs in
@@ -40,7 +42,7 @@ def connected(address: str | None) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address in (None, "", "local"):
-            # A private cluster: reachable from this machine only, and without a dashboard.
+            # Without a dashboard; Ray's token authentication is on.
             ray.init(
                 address="local",
                 _node_ip_address="127.0.0.1",
@@ -54,18 +56,24 @@ def connected(address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"cannot reach a Ray cluster at {address}: {one_line(error)}") from error
     try:
-        yield
+        yield address not in (None, "", "local")
     finally:
         ray.shutdown()
 
 
-def plan_layout(actors: int | None, gpus_per_actor: float | None) -> ActorLayout:
+def plan_layout(
+    actors: int | None, gpus_per_actor: float | None, can_grow: bool = False
+) -> ActorLayout:
     """Choose what was not asked for from what the cluster has now.
 
     By default one actor per GPU, or, where there is no GPU, one per machine with all its cores.
 
+    Args:
+        actors, gpus_per_actor: as asked for, or None.
+        can_grow: whether nodes may join, so that what is not there may yet come.
+
     Raises:
-        InputError: a number makes no sense.
+        InputError: a number makes no sense, or there is nothing to compute on.
     """
     if actors is not None and actors < 1:
         raise InputError(f"--actors must be positive, not {actors}")
@@ -74,12 +82,21 @@ def plan_layout(actors: int | None, gpus_per_actor: float | None) -> ActorLayout
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpu_nodes = [node for node in nodes if node.get("GPU")]
     gpus = gpus_per_actor if gpus_per_actor is not None else float(bool(gpu_nodes))
+    if gpus and not gpu_nodes and not can_grow:
+        raise InputError("--gpus-per-actor asks for GPUs, and this machine has none")
     if gpus:
+        if not gpu_nodes and actors is None:
+            raise InputError("the cluster has no GPU node yet: say how many with --actors")
         slots = sum(int(node["GPU"] / gpus) for node in gpu_nodes)
         # Cores are shared out among the actors that a node's GPUs take.
         share = min((node.get("CPU", 1) * gpus / node["GPU"] for node in gpu_nodes), default=1)
         return ActorLayout(actors or max(1, slots), gpus, max(1, int(share)))
     cpu_nodes = [node for node in nodes if node.get("CPU")]
+    if not cpu_nodes and (actors is None or gpus_per_actor is None):
+        raise InputError(
+            "the cluster has no node to compute on yet: "
+            "say what should come with --actors and --gpus-per-actor"
+        )
     count = actors or max(1, len(cpu_nodes))
     per_node = -(-count // max(1, len(cpu_nodes)))
     smallest = min((node["CPU"] for node in cpu_nodes), default=1)

@@ -75,7 +75,7 @@ class AccessDenied(ImageError):
 
 
 class StorageError(ImageError):
-    """The storage kept failing until the retries were used up."""
+    """The storage does not give this one object, though it gives others."""
 
     code = "storage_error"
 

@@ -6,6 +6,8 @@ variables of each storage (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
 import os
+import socket
+import time
 import uuid
 from datetime import datetime
 from typing import Any
@@ -100,30 +102,47 @@ class Location:
                 times[info["name"].rsplit("/", 1)[-1]] = float(when)
         return times
 
-    def publish(self, data: bytes) -> None:
-        """Make `data` appear here as a whole, replacing what was there."""
+    def publish(self, data: bytes, *, create: bool = False) -> None:
+        """Make `data` appear here as a whole.
+
+        Args:
+            data: the file's content.
+            create: refuse to replace what is there, instead of replacing it.
+
+        Raises:
+            FileExistsError: with `create`, something is there already.
+        """
         if not self.is_local:
-            self.fs.pipe_file(self.path, data)
+            self.fs.pipe_file(self.path, data, mode="create" if create else "overwrite")
             return
         parent = os.path.dirname(self.path)
         os.makedirs(parent, exist_ok=True)
-        # Unique, so that a late writer of the same file cannot mix its bytes with ours.
-        temporary = f"{self.path}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        # Unique, so that a late writer of the same file cannot mix its bytes with ours; and it
+        # says whose it is, so that it can be cleaned up once that process is gone.
+        owner = f"{socket.gethostname()}-{os.getpid()}"
+        temporary = f"{self.path}.{uuid.uuid4().hex}@{owner}{TEMPORARY_SUFFIX}"
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            if create:
+                os.link(temporary, self.path)
+                os.unlink(temporary)
+            else:
+                os.replace(temporary, self.path)
         except BaseException:
             if os.path.exists(temporary):
                 os.unlink(temporary)
             raise
 
     def remove_temporaries(self) -> None:
-        """Delete what writers that were killed left directly inside this directory."""
-        for name in self.names():
-            if name.endswith(TEMPORARY_SUFFIX):
+        """Delete what writers that are gone left directly inside.
+
+        Of a writer on this machine it is known whether it is gone; of others, after a day.
+        """
+        for name, when in self.modified().items():
+            if name.endswith(TEMPORARY_SUFFIX) and not _is_alive(name, time.time() - when):
                 (self / name).remove()
 
     def remove(self) -> None:
@@ -132,3 +151,17 @@ class Location:
             self.fs.rm_file(self.path)
         except FileNotFoundError:
             pass
+
+
+def _is_alive(temporary: str, age: float) -> bool:
+    """Whether the process that writes a temporary file, `age` seconds old, may still be at it."""
+    host, _, pid = temporary.removesuffix(TEMPORARY_SUFFIX).rpartition("@")[2].rpartition("-")
+    if host != socket.gethostname() or not pid.isdigit():
+        return age < 86_400
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

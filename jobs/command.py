@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tyro
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 from rich.console import Console
 
 from gazecore.errors import GazecoreError, one_line
@@ -36,9 +37,15 @@ def run_command(
         print(f"gazecore {name}: {one_line(error, 1000)}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        print(f"gazecore {name}: interrupted; the same command continues", file=sys.stderr)
+        print(f"gazecore {name}: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, which is its right
         code = 0
+    except (PermissionError, FileExistsError, NotADirectoryError, NoCredentialsError) as error:
+        print(f"gazecore {name}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        code = 2
+    except (OSError, BotoCoreError) as error:
+        print(f"gazecore {name}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        code = 1
     sys.exit(code)

@@ -73,8 +73,9 @@ def show(answer: pa.Table) -> None:
     for field in answer.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         table.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
-    for row in answer.slice(0, ROWS_SHOWN).to_pylist():
-        table.add_row(*(_cell(value) for value in row.values()))
+    shown = answer.slice(0, ROWS_SHOWN)
+    for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
+        table.add_row(*(_cell(value) for value in row))
     out.print(table)
     if answer.num_rows > ROWS_SHOWN:
         out.print(f"… {answer.num_rows - ROWS_SHOWN:,} more rows: use LIMIT or --format")

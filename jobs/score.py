@@ -10,10 +10,12 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from cluster.actors import ActorConfig
+from cluster.pool import Tally
 from cluster.progress import ProgressReport, clock, configure_logging
-from cluster.scoring import Tally, score_run
+from cluster.scoring import score_run
 from cluster.session import connected, plan_layout
 from gazecore.density.codec import DEFAULT_FACTOR
+from gazecore.errors import InputError
 from gazecore.images.decode import Limits
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
@@ -70,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def score(options: ScoreOptions) -> int:
     """Plan, score and report; returns the exit code."""
     configure_logging()
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit must be positive, not {options.limit}")
     started = time.monotonic()
     bundle_bytes = read_bundle(options.model)
     bundle = parse_bundle(bundle_bytes, options.model)
@@ -92,8 +96,11 @@ def score(options: ScoreOptions) -> int:
         done = images_in(run, run.shards_done())
     tally = Tally()
     if done < plan.images:
-        with connected(options.address), ProgressReport(plan.images, err, done) as report:
-            layout = plan_layout(options.actors, options.gpus_per_actor)
+        with (
+            connected(options.address) as can_grow,
+            ProgressReport(plan.images, err, done) as report,
+        ):
+            layout = plan_layout(options.actors, options.gpus_per_actor, can_grow)
             tally = score_run(
                 run,
                 ActorConfig(

@@ -43,11 +43,13 @@ class TrainOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("train", TrainOptions, train, argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    command = shlex.join(["gazecore", "train", *arguments])
+    run_command("train", TrainOptions, lambda options: train(options, command), argv)
 
 
-def train(options: TrainOptions) -> int:
-    """Load, train, judge, write."""
+def train(options: TrainOptions, command: str) -> int:
+    """Load, train, judge, write; the bundle names the command that made it."""
 
     def show(member: int, epoch: Epoch) -> None:
         err.print(
@@ -67,7 +69,7 @@ def train(options: TrainOptions) -> int:
     reached = evaluate(model, corpus, held_out, on_image=lambda: next(steps, None))
     final = dataclasses.replace(
         bundle,
-        training={**bundle.training, "command": shlex.join(["gazecore", "train", *sys.argv[2:]])},
+        training={**bundle.training, "command": command},
         metrics={**bundle.metrics, "held_out": dataclasses.asdict(reached)},
     )
     Location(options.out).publish(final.to_bytes())

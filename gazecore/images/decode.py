@@ -87,7 +87,8 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
                     "(--limits.max-pixels)"
                 )
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -129,13 +130,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        shown = Image.new("RGB", layer.size, "white")
+        shown.paste(layer, mask=layer)
+        return shown
     return image.convert("RGB")
 
 
 def _to_eight_bits(samples: np.ndarray) -> np.ndarray:
     """Scale gray samples of unknown range: 8 or 16 bits, shares of one, or up to their maximum."""
+    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
+        # Rounded division by 257, in integers: large scans are of this kind.
+        return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
     values = samples.astype(np.float64)
     if not np.isfinite(values).all():
         raise DecodeError("the image holds values that are not finite")

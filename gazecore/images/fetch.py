@@ -2,7 +2,9 @@
 
 import errno
 
+import aiohttp
 import stamina
+from botocore.exceptions import ParamValidationError
 from fsspec import AbstractFileSystem
 
 from gazecore.errors import (
@@ -18,7 +20,16 @@ from gazecore.errors import (
 from gazecore.images.decode import Limits
 from gazecore.storage import Location
 
+RETRY_SECONDS = 60
+"""How long transient errors of the storage are waited out, per image."""
+
 _FINAL_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
+
+
+_CREDENTIAL_CODES = {
+    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken",
+    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+}  # fmt: skip
 
 
 class StorageUnavailable(GazecoreError):
@@ -35,14 +46,16 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
 
     Raises:
         NotFound, AccessDenied, StorageError, TooLarge: final for this image.
-        StorageUnavailable: transient errors went on for longer than the retries (a minute).
+        StorageUnavailable: transient errors went on for longer than RETRY_SECONDS.
     """
     if size is not None and size > limits.max_bytes:
         raise _too_large(limits)
     if size == 0:
         return b""
     try:
-        for attempt in stamina.retry_context(on=_is_transient, attempts=6, timeout=60):
+        for attempt in stamina.retry_context(
+            on=_is_transient, attempts=None, timeout=RETRY_SECONDS, wait_max=15
+        ):
             with attempt:
                 data = _read(uri, limits)
     except ImageError:
@@ -61,11 +74,27 @@ def _read(uri: str, limits: Limits) -> bytes:
     except (FileNotFoundError, InputError) as error:
         raise NotFound(one_line(error)) from error
     except PermissionError as error:
+        if _code(error) in _CREDENTIAL_CODES:
+            raise  # the object may well be there for who comes with valid keys
         raise AccessDenied(one_line(error)) from error
+    except aiohttp.ClientResponseError as error:
+        if error.status in (404, 410):
+            raise NotFound(one_line(error)) from error
+        if error.status in (401, 403):
+            raise AccessDenied(one_line(error)) from error
+        raise
+    except (ValueError, TypeError, ParamValidationError) as error:
+        raise StorageError(f"not a usable URI: {one_line(error)}") from error
     except OSError as error:
         if error.errno in _FINAL_ERRNOS:
             raise StorageError(one_line(error)) from error
         raise
+
+
+def _code(error: PermissionError) -> str | None:
+    """S3's own word for why access was refused."""
+    response = getattr(error.__cause__, "response", None)
+    return response["Error"].get("Code") if response and "Error" in response else None
 
 
 def _read_capped(fs: AbstractFileSystem, path: str, end: int) -> bytes:

@@ -89,7 +89,13 @@ def absolute_input(source: str) -> str:
 def _walk(location: Location) -> Iterator[Entry]:
     """All files under a directory, in an order that does not change."""
     if location.is_local:
-        for folder, folders, names in os.walk(location.path, onerror=_raise):
+        seen: set[tuple[int, int]] = set()
+        for folder, folders, names in os.walk(location.path, onerror=_raise, followlinks=True):
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:  # a link back to where we have been
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
             folders.sort()
             for name in sorted(names):
                 path = f"{folder}/{name}"

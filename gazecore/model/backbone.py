@@ -5,14 +5,12 @@ One network, two executors: ncnn on CPUs, torch on GPUs (and on CPUs as the refe
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from gazecore.errors import BundleError, InputError
 from gazecore.model import vgg
@@ -70,9 +68,8 @@ class Backbone(Protocol):
         """Which features these are."""
         ...
 
-    @property
-    def batch_size(self) -> int:
-        """Images that a call takes: always as many, so that rounding never changes."""
+    def batch_size(self, height: int, width: int) -> int:
+        """Images of a size that a call takes: always as many, so that rounding never changes."""
         ...
 
     def features(self, images: np.ndarray) -> torch.Tensor:
@@ -122,6 +119,7 @@ def load_backbone(
     *,
     device: str,
     executor: str = "auto",
+    compiled: bool = False,
     source: str | None = None,
     threads: int | None = None,
 ) -> Backbone:
@@ -131,6 +129,7 @@ def load_backbone(
         spec: from a bundle or `make_spec`.
         device: torch device; `auto` executors use ncnn on `cpu` and torch elsewhere.
         executor: `auto`, `ncnn` or `torch`.
+        compiled: compile for the GPU; pays off after some hundred images.
         source: where the weights come from instead of the backbone's own package.
         threads: CPU threads; None: all cores.
 
@@ -153,140 +152,18 @@ def load_backbone(
             f"the bundle was trained on {spec.sha256[:12]}…: name the right weights"
         )
     if executor == "ncnn" or (executor == "auto" and torch.device(device).type == "cpu"):
+        from gazecore.model.ncnn_vgg import NcnnVGG
+
         return NcnnVGG(spec, weights, threads or os.cpu_count() or 1)
-    return TorchVGG(spec, weights, device)
+    from gazecore.model.torch_vgg import TorchVGG
+
+    return TorchVGG(spec, weights, device, compiled)
 
 
-class NcnnVGG:
-    """VGG-19 in ncnn: the executor on CPUs."""
-
-    batch_size = 1
-
-    def __init__(self, spec: BackboneSpec, weights: vgg.Weights, threads: int) -> None:
-        import ncnn
-
-        self.spec = spec
-        self._ncnn = ncnn
-        self._net = net = ncnn.Net()
-        net.opt.num_threads = threads
-        # float32 throughout: half precision storage would show in the third digit.
-        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-        # Pools of our own, which take any free block that is large enough and are emptied when the
-        # image size changes: ncnn's default keeps blocks of every size that it has seen.
-        self._pools = (ncnn.PoolAllocator(), ncnn.PoolAllocator())
-        for pool in self._pools:
-            pool.set_size_compare_ratio(0.0)
-        self._shape: tuple[int, ...] = ()
-        net.load_param_mem(ncnn_graph(spec.taps, weights))
-        with tempfile.NamedTemporaryFile(suffix=".bin") as file:
-            for kernel, bias in weights:
-                # Four zero bytes say that the kernel follows as plain float32.
-                file.write(b"\0\0\0\0")
-                file.write(kernel.contiguous().numpy().data)
-                file.write(bias.contiguous().numpy().data)
-            file.flush()
-            net.load_model(file.name)
-
-    def features(self, images: np.ndarray) -> torch.Tensor:
-        """See `Backbone.features`."""
-        return torch.stack([self._one(image) for image in images])
-
-    def _one(self, image: np.ndarray) -> torch.Tensor:
-        # A Mat only points at the array that it is made of, so the array must have a name here.
-        planes = np.ascontiguousarray(_normalise(image, self.spec).transpose(2, 0, 1))
-        if image.shape != self._shape:
-            self._shape = image.shape
-            for pool in self._pools:
-                pool.clear()
-        extractor = self._net.create_extractor()
-        extractor.set_blob_allocator(self._pools[0])
-        extractor.set_workspace_allocator(self._pools[1])
-        extractor.input("data", self._ncnn.Mat(planes).clone())
-        taps = [np.asarray(extractor.extract(f"tap_{tap}")[1]) for tap in self.spec.taps]
-        return torch.from_numpy(np.concatenate(taps))
-
-
-def ncnn_graph(taps: tuple[str, ...], weights: vgg.Weights) -> str:
-    """VGG-19 in ncnn's text format, down to the deepest tap, with an output `tap_NAME` for each."""
-    layers: list[tuple[str, str, list[str], list[str], str]] = [("Input", "data", [], ["data"], "")]
-    current = "data"
-
-    def branch(name: str) -> None:
-        """Let tap `name` leave the current blob, which goes on under a new name."""
-        nonlocal current
-        if name in taps:
-            onward = f"{name}_onward"
-            layers.append(("Split", f"split_{name}", [current], [f"tap_{name}", onward], ""))
-            current = onward
-
-    deepest = max(vgg.NAMES.index(tap[4:]) for tap in taps)
-    for name, (kernel, _) in list(zip(vgg.NAMES, weights, strict=True))[: deepest + 1]:
-        block, position = (int(part) for part in name.split("_"))
-        if position == 1 and block > 1:
-            layers.append(("Pooling", f"pool{block}", [current], [f"pool{block}"], "0=0 1=2 2=2"))
-            current = f"pool{block}"
-        tapped = f"conv{name}" in taps  # the value before its ReLU is wanted, so do not fuse it
-        shape = f"0={kernel.shape[0]} 1=3 4=1 5=1 6={kernel.numel()} 9={0 if tapped else 1}"
-        layers.append(("Convolution", f"conv{name}", [current], [f"conv{name}"], shape))
-        current = f"conv{name}"
-        if tapped:
-            branch(f"conv{name}")
-            layers.append(("ReLU", f"relu{name}", [current], [f"relu{name}"], ""))
-            current = f"relu{name}"
-        branch(f"relu{name}")
-    lines = [
-        " ".join([kind, name, str(len(ins)), str(len(outs)), *ins, *outs, parameters]).rstrip()
-        for kind, name, ins, outs, parameters in layers
-    ]
-    blobs = sum(len(outs) for _, _, _, outs, _ in layers)
-    return "\n".join(["7767517", f"{len(layers)} {blobs}", *lines]) + "\n"
-
-
-class TorchVGG:
-    """VGG-19 in torch: the executor on GPUs (channels-last, bfloat16, compiled), and on CPUs the
-    float32 reference."""
-
-    def __init__(
-        self, spec: BackboneSpec, weights: vgg.Weights, device: str, batch_size: int = 16
-    ) -> None:
-        self.spec = spec
-        self.device = torch.device(device)
-        self._on_gpu = self.device.type != "cpu"
-        self._dtype = torch.bfloat16 if self._on_gpu else torch.float32
-        self._format = torch.channels_last if self._on_gpu else torch.contiguous_format
-        self.batch_size = batch_size if self._on_gpu else 1
-        self._weights = [
-            (
-                kernel.to(self.device, self._dtype, memory_format=self._format),
-                bias.to(self.device, self._dtype),
-            )
-            for kernel, bias in weights
-        ]
-        self._mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
-        self._run = torch.compile(self._forward, dynamic=True) if self._on_gpu else self._forward
-
-    @torch.inference_mode()
-    def features(self, images: np.ndarray) -> torch.Tensor:
-        """See `Backbone.features`."""
-        pixels = torch.from_numpy(images)
-        if self._on_gpu:
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return self._run(pixels)
-
-    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        x = (pixels.permute(0, 3, 1, 2).float() * self.spec.scale - self._mean) / self._std
-        x = x.to(self._dtype, memory_format=self._format)
-        taps: dict[str, torch.Tensor] = {}
-        for name, (kernel, bias) in zip(vgg.NAMES, self._weights, strict=True):
-            if name.endswith("_1") and name != "1_1":
-                x = F.max_pool2d(x, 2)
-            x = F.conv2d(x, kernel, bias, padding=1)
-            taps[f"conv{name}"] = x
-            x = taps[f"relu{name}"] = F.relu(x)
-            if len(taps.keys() & set(self.spec.taps)) == len(self.spec.taps):
-                break
-        return torch.cat([taps[tap] for tap in self.spec.taps], dim=1).float()
+def normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:
+    """(RGB * scale - mean) / std, in float32, over the last axis."""
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    return np.asarray((pixels.astype(np.float32) * np.float32(spec.scale) - mean) / std)
 
 
 TINY_CHANNELS = 8
@@ -305,22 +182,21 @@ class TinyBackbone:
     """A fake backbone for tests: channel mixes of the mean colour of each 16x16 block, with fixed
     weights. It needs no weights file and takes a millisecond."""
 
-    batch_size = 1
     spec = TINY_SPEC
 
-    def __init__(self) -> None:
+    def __init__(self, images_at_once: int = 1) -> None:
+        """Args: images_at_once: what `batch_size` says, as a GPU's executor would."""
+        self._images_at_once = images_at_once
         rng = np.random.default_rng(_TINY_SEED)
         self._mix = rng.normal(size=(3, TINY_CHANNELS)).astype(np.float32)
+
+    def batch_size(self, height: int, width: int) -> int:
+        """See `Backbone.batch_size`."""
+        return self._images_at_once
 
     def features(self, images: np.ndarray) -> torch.Tensor:
         """See `Backbone.features`."""
         n, h, w, _ = images.shape
         blocks = images.reshape(n, h // STRIDE, STRIDE, w // STRIDE, STRIDE, 3)
-        means = _normalise(blocks.mean(axis=(2, 4), dtype=np.float32), self.spec)
+        means = normalise(blocks.mean(axis=(2, 4), dtype=np.float32), self.spec)
         return torch.from_numpy(np.moveaxis(np.maximum(means @ self._mix, 0), -1, 1).copy())
-
-
-def _normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:
-    """(RGB * scale - mean) / std, in float32, over the last axis."""
-    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
-    return np.asarray((pixels.astype(np.float32) * np.float32(spec.scale) - mean) / std)

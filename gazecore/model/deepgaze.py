@@ -70,19 +70,22 @@ class DeepGaze:
         executor: str = "auto",
         backbone_source: str | None = None,
         threads: int | None = None,
+        compiled: bool = False,
     ) -> "DeepGaze":
         """Load the bundle's backbone and put both on a device.
 
         Args:
             bundle: from `load_bundle`.
             device: `auto` (a GPU if there is one), or a torch device.
-            executor, backbone_source, threads: see `load_backbone`.
+            executor, backbone_source, threads, compiled: see `load_backbone`.
 
         Raises:
             BundleError: the backbone's weights are not those the bundle was trained on.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        # The readout's convolutions stay in float32 proper: log densities need their digits.
+        torch.backends.cudnn.allow_tf32 = False
         if threads and device == "cpu":
             torch.set_num_threads(threads)
         backbone = load_backbone(
@@ -91,6 +94,7 @@ class DeepGaze:
             executor=executor,
             source=backbone_source,
             threads=threads,
+            compiled=compiled,
         )
         return cls(bundle, backbone, device)
 
@@ -105,13 +109,13 @@ class DeepGaze:
         """
         _, height, width, _ = images.shape
         centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
-        size = self.backbone.batch_size
+        size = self.backbone.batch_size(height, width)
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
             # Always the same shape, so that an image meets the same kernels in any company.
             padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
-            features = self.backbone.features(np.pad(part, padding))
+            features = self.backbone.features(np.pad(part, padding)).to(centerbias.device)
             parts.append(self._readout(features, centerbias)[: len(part)])
         members = torch.cat(parts)
         return Prediction(

@@ -18,6 +18,8 @@ ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
 }
 
+_ROWS = 32
+
 
 @dataclass(frozen=True)
 class ReadoutConfig:
@@ -87,18 +89,24 @@ class Readout(nn.Module):
         Returns:
             (n, members, grid_h, grid_w), natural logarithm, logsumexp 0 over each grid.
         """
-        members, grid = self.config.members, (centerbias.shape[-2], centerbias.shape[-1])
+        grid = (centerbias.shape[-2], centerbias.shape[-1])
         weight = self.weights[0] / self.feature_std
         bias = self.biases[0] - weight @ self.feature_mean
         x = F.conv2d(features, weight.flatten(0, 1)[:, :, None, None], bias.flatten())
         x = F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
-        activation = ACTIVATIONS[self.config.activation]
-        for weight, bias in list(zip(self.weights, self.biases, strict=True))[1:]:
-            x = activation(x)
-            x = F.conv2d(x, weight.flatten(0, 1)[:, :, None, None], bias.flatten(), groups=members)
+        # In bands of rows: the wide layers then take little memory.
+        x = torch.cat([self._pointwise(rows) for rows in torch.split(x, _ROWS, dim=2)], dim=2)
         x = blur(x, self.log_blur.exp())
         x = x + self.centerbias_weight[:, None, None] * centerbias
         return x.flatten(2).log_softmax(dim=2).view_as(x)
+
+    def _pointwise(self, x: torch.Tensor) -> torch.Tensor:
+        """All layers after the first: (n, members * widths[0], h, w) to (n, members, h, w)."""
+        activation = ACTIVATIONS[self.config.activation]
+        for weight, bias in list(zip(self.weights, self.biases, strict=True))[1:]:
+            kernel = weight.flatten(0, 1)[:, :, None, None]
+            x = F.conv2d(activation(x), kernel, bias.flatten(), groups=self.config.members)
+        return x
 
 
 def mix(log_densities: torch.Tensor) -> torch.Tensor:

@@ -15,13 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.errors import InputError, one_line
+from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.run import Run
 from gazecore.results.schema import PLAN
 from gazecore.storage import Location
 
 SHARDS_PER_PART = 256
+DATABASE: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "256MB", "threads": 2}
+"""Sorting out duplicates spills to disk beyond this; each thread needs memory of its own."""
+
 _FIRST = b"gazecore.first_shard"
 
 
@@ -64,7 +67,7 @@ def update_plan(
     before = images
     with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder:
         _spool(listing, f"{folder}/listed.parquet", limit)
-        with duckdb.connect(config={"memory_limit": "128MB", "temp_directory": folder}) as db:
+        with duckdb.connect(config=DATABASE | {"temp_directory": folder}) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
             db.execute("CREATE TABLE known (image_id VARCHAR, uri VARCHAR)")
             for part in known:
@@ -121,7 +124,11 @@ def plan_parts(run: Run) -> list[PlanPart]:
             groups = range(metadata.num_row_groups)
             sizes = np.array([metadata.row_group(g).num_rows for g in groups], dtype=np.int32)
             parts.append(PlanPart(location, first, sizes))
-    return sorted(parts, key=lambda part: part.first_shard)
+    parts.sort(key=lambda part: part.first_shard)
+    ends = np.cumsum([0, *(part.shards for part in parts)], dtype=int)
+    if [part.first_shard for part in parts] != ends[:-1].tolist():
+        raise InputError(f"{run.plan.uri} lacks one of its parts")
+    return parts
 
 
 def images_in(run: Run, numbers: Container[int]) -> int:
@@ -193,5 +200,11 @@ def _write_part(run: Run, number: int, first_shard: int, rows: pa.Table) -> int:
     table = table.replace_schema_metadata({_FIRST: str(first_shard).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=size, compression="zstd")
-    (run.plan / f"part-{number:05d}.parquet").publish(buffer.getvalue())
+    location = run.plan / f"part-{number:05d}.parquet"
+    try:
+        location.publish(buffer.getvalue(), create=True)
+    except FileExistsError:
+        raise RunMismatch(
+            f"another process is planning {run.location.uri}: wait for it, then run this again"
+        ) from None
     return count

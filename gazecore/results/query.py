@@ -28,7 +28,7 @@ def query(run: Run, sql: str) -> pa.Table:
     Raises:
         InputError: the SQL is wrong or would write, a file is damaged, or nothing has been scored.
     """
-    with duckdb.connect() as db:
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as db:
         # What glob patterns mean in the directory's own name is escaped.
         root = re.sub(r"([\[*?])", r"[\1]", run.location.uri).replace("'", "''")
         if not run.location.is_local:

@@ -86,7 +86,10 @@ def begin_run(location: Location, settings: RunSettings) -> Run:
             "gazecore_version": gazecore.__version__,
             **asdict(settings),
         }
-        marker.publish((json.dumps(content, indent=2) + "\n").encode())
+        try:
+            marker.publish((json.dumps(content, indent=2) + "\n").encode(), create=True)
+        except FileExistsError:
+            return begin_run(location, settings)  # another process began it just now
     run = Run(location, settings)
     for directory in (location, run.plan, run.scores, run.densities):
         directory.remove_temporaries()

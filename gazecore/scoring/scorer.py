@@ -14,16 +14,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from gazecore.density.codec import DEFAULT_FACTOR, encode
 from gazecore.density.statistics import statistics
-from gazecore.errors import Crashed, ImageError, one_line
+from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
 from gazecore.images.decode import Limits, NetworkInput, to_network
-from gazecore.images.fetch import fetch
+from gazecore.images.fetch import StorageUnavailable, fetch
 from gazecore.model.bundle import DisplaySize
 from gazecore.model.deepgaze import DeepGaze
 
 Row = dict[str, Any]
+
+NoInput = ImageError | StorageUnavailable
+"""Why there is nothing for the network to see."""
+
+MAX_UNANSWERED = 8
+"""Images of a shard that may stay unanswered on the last try, however few others there are."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Scorer:
         images: pa.Table,
         *,
         crashed: frozenset[str] = frozenset(),
+        last_try: bool = False,
         on_image: Callable[[bool], None] = lambda ok: None,
     ) -> tuple[list[Row], list[Row]]:
         """Score the images of a shard.
@@ -70,23 +78,42 @@ class Scorer:
         Args:
             images: rows of the plan: image_id, uri, size.
             crashed: images that are known to end the process; they are not touched.
+            last_try: single images that the storage does not answer for become failed rows, so that
+                they do not keep the others of their shard back for good.
             on_image: is called with ok or not as each image is finished.
 
         Returns:
             Rows of SCORES for every image and of DENSITIES for the `ok` ones, in the order given.
 
         Raises:
-            StorageUnavailable: the storage does not answer; nothing is known about the images.
+            StorageUnavailable: the storage does not answer for an image; on the last try, for more
+                images than it answers for.
         """
         rows = images.select(["image_id", "uri", "size"]).to_pylist()
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
+        unanswered = answered = 0
         for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
+            if isinstance(inputs, StorageUnavailable):
+                unanswered += 1
+                if not last_try or unanswered > max(MAX_UNANSWERED, answered):
+                    raise inputs
+                inputs = StorageError(one_line(inputs))
+            else:
+                answered += len(indices)
             if isinstance(inputs, ImageError):
                 futures[indices[0]].set_result((failed_row(rows[indices[0]], inputs), None))
                 on_image(False)
                 continue
-            with self._computing:
-                prediction = self.model.predict(np.stack([image.pixels for image in inputs]))
+            pixels = np.stack([image.pixels for image in inputs])
+            try:
+                with self._computing:
+                    prediction = self.model.predict(pixels)
+            except (MemoryError, torch.OutOfMemoryError):
+                error = TooLarge("its network input does not fit in the device's memory")
+                for index in indices:
+                    futures[index].set_result((failed_row(rows[index], error), None))
+                    on_image(False)
+                continue
             for position, (index, image) in enumerate(zip(indices, inputs, strict=True)):
                 futures[index] = self._finishers.submit(
                     summarise,
@@ -108,7 +135,7 @@ class Scorer:
 
     def _read_ahead(
         self, rows: list[Row], crashed: frozenset[str]
-    ) -> Iterator[tuple[int, NetworkInput | ImageError]]:
+    ) -> Iterator[tuple[int, NetworkInput | NoInput]]:
         """What the network is to see, in order; at most two images per fetcher are held."""
         waiting: deque[tuple[int, Future[NetworkInput]]] = deque()
         upcoming = iter(enumerate(rows))
@@ -124,7 +151,7 @@ class Scorer:
                 index, future = waiting.popleft()
                 try:
                     yield index, future.result()
-                except ImageError as error:
+                except (ImageError, StorageUnavailable) as error:
                     yield index, error
         finally:
             for _, future in waiting:
@@ -138,18 +165,17 @@ class Scorer:
             return to_network(data, self.config.display_size, self.config.limits)
 
     def _batches(
-        self, inputs: Iterable[tuple[int, NetworkInput | ImageError]]
-    ) -> Iterator[tuple[list[int], list[NetworkInput] | ImageError]]:
+        self, inputs: Iterable[tuple[int, NetworkInput | NoInput]]
+    ) -> Iterator[tuple[list[int], list[NetworkInput] | NoInput]]:
         """Images of one size together, as many as the network takes at once."""
-        size = self.model.backbone.batch_size
         held: dict[tuple[int, ...], list[tuple[int, NetworkInput]]] = {}
         for index, image in inputs:
-            if isinstance(image, ImageError):
+            if not isinstance(image, NetworkInput):
                 yield [index], image
                 continue
             group = held.setdefault(image.pixels.shape, [])
             group.append((index, image))
-            if len(group) == size:
+            if len(group) == self.model.backbone.batch_size(*image.pixels.shape[:2]):
                 del held[image.pixels.shape]
                 yield [i for i, _ in group], [im for _, im in group]
         for group in held.values():

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from PIL import Image
 
 import cluster.actors
 from cluster.actors import ActorConfig, ScoringActor
-from cluster.scoring import Tally, score_run
+from cluster.pool import Tally
+from cluster.scoring import score_run
 from cluster.session import ActorLayout, plan_layout
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.decode import Limits
@@ -129,6 +131,33 @@ def test_killed_actors_are_replaced_and_nothing_differs(tmp_path: Path, tiny_byt
     assert files(tortured) == files(undisturbed)
 
 
+def test_actors_that_find_no_room_do_not_hold_shards_back(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes
+) -> None:
+    cores = int(ray.cluster_resources()["CPU"])
+    run = make_run(tmp_path / "run", photos, shard_size=1)
+    tally = score(run, tiny_bytes, ActorLayout(actors=cores + 3, gpus=0, cpus=1))
+    assert tally.ok == 10
+    assert list(problems(run)) == []
+
+
+class StillbornActor(ScoringActor):
+    """An actor that is killed while it starts, as by a machine out of memory."""
+
+    def __init__(self, config: ActorConfig) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_actors_that_die_at_the_start_are_not_blamed_on_images(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.actors, "ScoringActor", StillbornActor)
+    run = make_run(tmp_path / "run", photos)
+    with pytest.raises(RunFailed, match="cannot start"):
+        score(run, tiny_bytes)
+    assert run.scores.names() == []
+
+
 class FragileActor(ScoringActor):
     """An actor that really dies whenever the network meets a plain magenta picture."""
 
@@ -194,10 +223,16 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
 
 
 def test_layout_follows_the_cluster_and_refuses_nonsense() -> None:
-    cores = os.cpu_count() or 1
-    assert plan_layout(None, None) == ActorLayout(1, 0.0, cores)
+    cores = int(ray.cluster_resources()["CPU"])
+    assert plan_layout(1, 0) == ActorLayout(1, 0.0, cores)
     assert plan_layout(cores, 0) == ActorLayout(cores, 0, 1)
-    assert plan_layout(3, 0.5) == ActorLayout(3, 0.5, 1)
+    if "GPU" not in ray.cluster_resources():
+        assert plan_layout(None, None) == ActorLayout(1, 0.0, cores)
+        assert plan_layout(3, 0.5, can_grow=True) == ActorLayout(3, 0.5, 1)
+        with pytest.raises(InputError, match="has none"):
+            plan_layout(3, 0.5)
+        with pytest.raises(InputError, match="--actors"):
+            plan_layout(None, 1, can_grow=True)
     with pytest.raises(InputError, match="--actors"):
         plan_layout(0, None)
     with pytest.raises(InputError, match="--gpus-per-actor"):

@@ -8,16 +8,10 @@ from safetensors.torch import save_file
 from benchmarks.photos import sample_photos
 from gazecore.errors import BundleError, InputError
 from gazecore.model import vgg
-from gazecore.model.backbone import (
-    DEEPGAZE_TAPS,
-    NcnnVGG,
-    TinyBackbone,
-    TorchVGG,
-    load_backbone,
-    make_spec,
-    ncnn_graph,
-)
+from gazecore.model.backbone import DEEPGAZE_TAPS, TinyBackbone, load_backbone, make_spec
 from gazecore.model.bundle import load_bundle
+from gazecore.model.ncnn_vgg import NcnnVGG, ncnn_graph
+from gazecore.model.torch_vgg import TorchVGG
 from tests.reference import TAP_INDICES, official_vgg
 
 
@@ -147,7 +141,7 @@ def test_the_tiny_backbone_is_local_and_fixed() -> None:
 def test_the_gpu_executor_stays_close_to_float32(
     weights: vgg.Weights, pictures: list[np.ndarray]
 ) -> None:
-    executor = TorchVGG(load_bundle().backbone, weights, "cuda", batch_size=2)
+    executor = TorchVGG(load_bundle().backbone, weights, "cuda", compiled=True)
     for pixels in pictures:
         expected = official(weights, pixels)
         found = executor.features(np.stack([pixels, pixels]))[0].cpu()

@@ -51,7 +51,7 @@ def moody() -> Iterator[type[Moody]]:
 @pytest.fixture(autouse=True)
 def no_waiting() -> Iterator[None]:
     """Retries as often as ever, but at once."""
-    stamina.set_testing(True, attempts=1000, cap=True)
+    stamina.set_testing(True, attempts=10, cap=True)
     yield
     stamina.set_testing(False)
 

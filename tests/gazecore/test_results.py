@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -171,16 +173,49 @@ def test_an_empty_directory_is_taken(tmp_path: Path) -> None:
 def test_what_killed_writers_left_is_cleaned(scored: Run) -> None:
     before = files(scored)
     root = Path(scored.location.path)
+    host, gone = socket.gethostname(), subprocess.Popen(["true"])
+    gone.wait()
     for folder in ("", "plan", "scores", "densities"):
-        (root / folder / "shard-000000.parquet.0123456789abcdef.tmp").write_bytes(b"half")
+        (root / folder / f"x.parquet.0123@{host}-{gone.pid}.tmp").write_bytes(b"half")
     begin(root)
     assert files(scored) == before
+
+
+def test_what_another_writer_is_at_is_left_alone_for_a_day(scored: Run) -> None:
+    root = Path(scored.location.path)
+    mine = root / "scores" / f"x.parquet.0123@{socket.gethostname()}-{os.getpid()}.tmp"
+    elsewhere = root / "scores" / "x.parquet.4567@another-host-99.tmp"
+    for path in (mine, elsewhere):
+        path.write_bytes(b"half")
+    begin(root)
+    assert mine.exists()
+    assert elsewhere.exists()
+    for path in (mine, elsewhere):
+        os.utime(path, (0, 0))
+    begin(root)
+    assert mine.exists()
+    assert not elsewhere.exists()
+    mine.unlink()
+
+
+def test_two_processes_cannot_plan_at_once(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+
+    def meanwhile() -> Iterator[pa.RecordBatch]:
+        yield from listing(*names(3))
+        update_plan(begin(tmp_path), listing(*names(5)))
+
+    with pytest.raises(RunMismatch, match="another process is planning"):
+        update_plan(run, meanwhile())
+    assert update_plan(run, listing(*names(5))).images == 5
 
 
 def test_a_run_killed_while_it_began_begins_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    (run / "run.json.0123456789abcdef0123456789abcdef.tmp").write_bytes(b"{")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (run / f"run.json.0123@{socket.gethostname()}-{gone.pid}.tmp").write_bytes(b"{")
     begin(run)
     assert [path.name for path in run.iterdir()] == ["run.json"]
 

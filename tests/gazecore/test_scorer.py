@@ -8,6 +8,7 @@ import pytest
 from gazecore.images.decode import Limits
 from gazecore.images.fetch import StorageUnavailable
 from gazecore.images.listing import list_images
+from gazecore.model.backbone import TinyBackbone
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.schema import DENSITIES, SCORES
 from gazecore.scoring.scorer import Scorer, ScorerConfig
@@ -35,6 +36,23 @@ def test_rows_come_in_the_plans_order_whatever_was_done_first(
     # The rows fit the schemas, types and nulls included.
     assert pa.Table.from_pylist(scores, schema=SCORES).num_rows == 11
     assert pa.Table.from_pylist(densities, schema=DENSITIES).num_rows == 10
+
+
+def test_images_of_several_sizes_are_grouped_and_come_back_in_order(
+    tiny: DeepGaze, images: pa.Table
+) -> None:
+    by_four = DeepGaze(tiny.bundle, TinyBackbone(images_at_once=4))
+    results = []
+    for model in (tiny, by_four):
+        scorer = Scorer(model, ScorerConfig())
+        results.append(scorer.score(images))
+        scorer.close()
+    for one, other in zip(results[0][0], results[1][0], strict=True):
+        assert one["image_id"] == other["image_id"]
+        assert one["status"] == other["status"]
+        assert one.get("peak_x") == other.get("peak_x")
+        if one["status"] == "ok":
+            assert one["mean_x"] == pytest.approx(other["mean_x"], rel=1e-4)
 
 
 def test_shards_scored_side_by_side_equal_shards_scored_in_turn(
@@ -73,10 +91,22 @@ def test_storage_that_does_not_answer_fails_the_shard_not_its_images(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    uris = pa.array([f"s3://bucket/{i}" for i in images["image_id"].to_pylist()])
+    rows = [row | {"uri": f"s3://bucket/{row['image_id']}"} for row in images.to_pylist()]
+    unanswered = pa.Table.from_pylist(rows, schema=images.schema)
     scorer = Scorer(tiny, ScorerConfig(fetchers=2))
-    with stamina.set_testing(True, attempts=2), pytest.raises(StorageUnavailable, match="s3://"):
-        scorer.score(images.slice(0, 1).set_column(1, "uri", uris.slice(0, 1)))
+    mixed = pa.concat_tables([unanswered.slice(0, 1), images.slice(1)])
+    with stamina.set_testing(True, attempts=2):
+        with pytest.raises(StorageUnavailable, match="s3://"):
+            scorer.score(mixed)
+        # On the last try, one image that stays unanswered does not keep the others back ...
+        scores, _ = scorer.score(mixed, last_try=True)
+        errors = [row.get("error") for row in scores]
+        assert errors[0] == "storage_error"
+        assert errors.count(None) == 9
+        # ... but storage that is gone does not turn a whole shard into failed rows.
+        monkeypatch.setattr("gazecore.scoring.scorer.MAX_UNANSWERED", 2)
+        with pytest.raises(StorageUnavailable):
+            scorer.score(unanswered, last_try=True)
     scorer.close()
 
 
