@@ -1,4 +1,7 @@
-"""Likelihoods of fixations. Kümmerer, Wallis & Bethge 2015 (PNAS 112, 16054)."""
+"""Likelihoods of fixations. Kümmerer, Wallis & Bethge 2015 (PNAS 112, 16054).
+
+Explained information gain is a ratio of averages, so it is in `gazecore.metrics.bootstrap`.
+"""
 
 import numpy as np
 
@@ -15,6 +18,15 @@ def log_likelihoods(log_density: np.ndarray, points: np.ndarray) -> np.ndarray:
     """
     x, y = np.floor(points).astype(int).T
     return np.asarray(log_density[y, x], dtype=np.float64)
+
+
+def log_likelihood_bits(log_density: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Log-likelihood of each fixation against the uniform density, in bits, float64 (n,).
+
+    The information gain over a uniform baseline, which is how the field reports log-likelihoods.
+    """
+    nats = log_likelihoods(log_density, points) + np.log(log_density.size)
+    return np.asarray(nats / np.log(2))
 
 
 def information_gain(

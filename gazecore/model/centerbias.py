@@ -47,18 +47,18 @@ def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, folds: int = 5) -> Cen
     if not len(x):
         raise ValueError("a centre bias needs at least one fixation")
     counts = np.stack(
-        [_histogram(x[groups % folds == fold], y[groups % folds == fold]) for fold in range(folds)]
+        [histogram(x[groups % folds == fold], y[groups % folds == fold]) for fold in range(folds)]
     )
     scores: dict[tuple[float, float], float] = {}
     for bandwidth in _BANDWIDTHS:
-        kernel_densities = [_smooth(counts.sum(axis=0) - held, bandwidth) for held in counts]
+        kernel_densities = [smooth(counts.sum(axis=0) - held, bandwidth) for held in counts]
         for share in _UNIFORM_SHARES:
             scores[bandwidth, share] = sum(
-                float((held * np.log(_with_uniform(density, share))).sum())
+                float((held * np.log(with_uniform(density, share))).sum())
                 for held, density in zip(counts, kernel_densities, strict=True)
             )
     bandwidth, share = max(scores, key=lambda key: scores[key])
-    density = _with_uniform(_smooth(counts.sum(axis=0), bandwidth), share)
+    density = with_uniform(smooth(counts.sum(axis=0), bandwidth), share)
     return Centerbias(np.log(density).astype(np.float32), bandwidth, share)
 
 
@@ -78,17 +78,20 @@ def on_grid(log_density: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return resized - resized.logsumexp(dim=(0, 1))
 
 
-def _histogram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def histogram(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Fixations in normalised coordinates counted in (RESOLUTION, RESOLUTION) cells."""
     edges = np.linspace(0, 1, RESOLUTION + 1)
     return np.asarray(np.histogram2d(y, x, bins=(edges, edges))[0])
 
 
-def _smooth(counts: np.ndarray, bandwidth: float) -> np.ndarray:
+def smooth(counts: np.ndarray, bandwidth: float) -> np.ndarray:
+    """The kernel density of counted fixations, sum 1; uniform where there is none."""
     # Mass that would leave the image comes back in at the border, so none is lost.
-    smooth = gaussian_filter(counts, bandwidth * RESOLUTION, mode="reflect")
-    total = smooth.sum()
-    return smooth / total if total else np.full_like(smooth, 1 / smooth.size)
+    density = gaussian_filter(counts, bandwidth * RESOLUTION, mode="reflect")
+    total = density.sum()
+    return density / total if total else np.full_like(density, 1 / density.size)
 
 
-def _with_uniform(density: np.ndarray, share: float) -> np.ndarray:
+def with_uniform(density: np.ndarray, share: float) -> np.ndarray:
+    """A density on cells mixed with the uniform one, whose weight is `share`."""
     return (1 - share) * density + share / density.size

@@ -1,0 +1,97 @@
+"""All metrics of one density on one image, each on the saliency map that suits it.
+
+The names of metrics are those of the evaluation's results.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from gazecore.metrics import saliency
+from gazecore.metrics.auc import auc, auc_judd, shuffled_auc
+from gazecore.metrics.kernels import fixation_map
+from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
+from gazecore.metrics.maps import MIT_REGULARISATION, cc, kldiv, sim
+from gazecore.metrics.nss import nss
+
+PER_FIXATION = ("information_gain", "log_likelihood", "auc", "sauc", "nss")
+PER_IMAGE = ("auc_judd", "cc", "kldiv", "sim")
+METRICS = PER_FIXATION + PER_IMAGE
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a density reached on an image.
+
+    Attributes:
+        fixations: metric to float64 (n,), those of PER_FIXATION that were asked for.
+        image: metric to value: the means of the above, and those of PER_IMAGE.
+    """
+
+    fixations: dict[str, np.ndarray]
+    image: dict[str, float]
+
+
+def judge(
+    log_density: np.ndarray,
+    points: np.ndarray,
+    log_baseline: np.ndarray,
+    nonfixations: np.ndarray,
+    sigma: float,
+    expected_fixations: int = 100,
+    metrics: Collection[str] = METRICS,
+) -> Judgement:
+    """Judge a density by the fixations on its image.
+
+    Args:
+        log_density: (height, width), natural logarithm, logsumexp 0.
+        points: (n, 2), n >= 1, x and y in pixels.
+        log_baseline: (height, width), logsumexp 0: information gain is over it, and it is the
+            density of nonfixations in the map for the shuffled AUC. The centre bias made without
+            this image (`gazecore.metrics.baseline`).
+        nonfixations: (m, 2), fixations on other images (`gazecore.metrics.nonfixations`).
+        sigma: of the empirical maps of CC, KLDiv and SIM, pixels.
+        expected_fixations: on an image of this corpus, for the SIM map. Not this image's own
+            number, which a prediction cannot know.
+        metrics: which ones.
+
+    Raises:
+        ValueError: an unknown metric, no fixation, or no nonfixation for the shuffled AUC.
+    """
+    unknown = set(metrics) - set(METRICS)
+    if unknown:
+        raise ValueError(f"unknown metrics {sorted(unknown)}; there are {', '.join(METRICS)}")
+    if not len(points):
+        raise ValueError("an image without fixations cannot be judged")
+    fixations: dict[str, np.ndarray] = {}
+    image: dict[str, float] = {}
+    if "information_gain" in metrics:
+        fixations["information_gain"] = information_gain(log_density, log_baseline, points)
+    if "log_likelihood" in metrics:
+        fixations["log_likelihood"] = log_likelihood_bits(log_density, points)
+    if {"auc", "auc_judd"} & set(metrics):
+        # The AUCs depend on the order of pixels alone, which is sorted once.
+        ordered = np.sort(log_density, axis=None)
+        if "auc" in metrics:
+            fixations["auc"] = auc(log_density, points, ordered)
+        if "auc_judd" in metrics:
+            image["auc_judd"] = auc_judd(log_density, points, ordered)
+    if "sauc" in metrics:
+        ratio = saliency.for_shuffled_auc(log_density, log_baseline)
+        fixations["sauc"] = shuffled_auc(ratio, points, nonfixations)
+    density = saliency.for_nss(log_density)
+    if "nss" in metrics:
+        fixations["nss"] = nss(density, points)
+    if {"cc", "kldiv", "sim"} & set(metrics):
+        empirical = fixation_map(points, density.shape[0], density.shape[1], sigma)
+        if {"cc", "kldiv"} & set(metrics):
+            smoothed = saliency.for_cc_and_kldiv(density, sigma)
+        if "cc" in metrics:
+            image["cc"] = cc(smoothed, empirical)
+        if "kldiv" in metrics:
+            image["kldiv"] = kldiv(smoothed, empirical, 0, MIT_REGULARISATION)
+        if "sim" in metrics:
+            image["sim"] = sim(saliency.for_sim(density, sigma, expected_fixations), empirical)
+    image |= {name: float(values.mean()) for name, values in fixations.items()}
+    return Judgement(fixations, image)
