@@ -1,5 +1,6 @@
 """What people see while a run goes on: a live line on a terminal, a log line elsewhere."""
 
+import shlex
 import sys
 import time
 from types import TracebackType
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cluster.pool import Tally
+from gazecore.results.run import Run
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
@@ -78,6 +80,33 @@ class ProgressReport:
                 images_per_second=round(rate, 2),
                 eta_seconds=None if left is None else round(left),
             )
+
+
+def summary_rows(run: Run, tally: Tally, before: int, seconds: float) -> list[tuple[str, str]]:
+    """The last words of a run, labelled: what was done, what failed, and how to go on.
+
+    Args:
+        run: scored.
+        tally: what this command did.
+        before: images that were done already.
+        seconds: how long this command took.
+    """
+    rows = [("done before", f"{before:,}")] if before else []
+    rows.append(("scored", f"{tally.ok:,}"))
+    for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
+        rows.append(("failed", f"{count:,}  {error}"))
+    for shard, reason in tally.failed_shards.items():
+        rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
+    if tally.deaths:
+        rows.append(("actors lost", f"{tally.deaths}, replaced"))
+    rate = (tally.ok + tally.failed) / seconds
+    uri = run.location.uri
+    rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
+    rows.append(("results", uri))
+    columns = "image_id, information_bits, peak_x, peak_y"
+    question = f"SELECT {columns} FROM scores ORDER BY information_bits DESC LIMIT 10"
+    rows.append(("ask", f'gazecore query {shlex.quote(uri)} "{question}"'))
+    return rows
 
 
 def clock(seconds: float) -> str:

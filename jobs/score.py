@@ -1,7 +1,6 @@
 """Score an image collection: plan, score through Ray actors, report."""
 
 import itertools
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from tyro.conf import Positional, arg
 
 from cluster.actors import ActorConfig
 from cluster.pool import Tally
-from cluster.progress import ProgressReport, clock, configure_logging
+from cluster.progress import ProgressReport, configure_logging, summary_rows
 from cluster.scoring import score_run
 from cluster.session import connected, plan_layout
 from gazecore.density.codec import DEFAULT_FACTOR
@@ -20,7 +19,7 @@ from gazecore.images.decode import Limits
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
 from gazecore.results.plan import images_in, update_plan
-from gazecore.results.run import Run, RunSettings, begin_run
+from gazecore.results.run import RunSettings, begin_run
 from gazecore.scoring.scorer import ScorerConfig
 from gazecore.storage import Location
 from jobs.command import err, run_command, show_rows
@@ -114,28 +113,8 @@ def score(options: ScoreOptions) -> int:
                 layout,
                 report,
             )
-    show_summary(run, tally, done, time.monotonic() - started)
+    show_rows(summary_rows(run, tally, done, time.monotonic() - started))
     return 1 if tally.failed_shards else 0
-
-
-def show_summary(run: Run, tally: Tally, before: int, seconds: float) -> None:
-    """The last words: what was done, what failed, and how to go on."""
-    rows = [("done before", f"{before:,}")] if before else []
-    rows.append(("scored", f"{tally.ok:,}"))
-    for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
-        rows.append(("failed", f"{count:,}  {error}"))
-    for shard, reason in tally.failed_shards.items():
-        rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
-    if tally.deaths:
-        rows.append(("actors lost", f"{tally.deaths}, replaced"))
-    rate = (tally.ok + tally.failed) / seconds
-    uri = run.location.uri
-    rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
-    rows.append(("results", uri))
-    columns = "image_id, information_bits, peak_x, peak_y"
-    question = f"SELECT {columns} FROM scores ORDER BY information_bits DESC LIMIT 10"
-    rows.append(("ask", f'gazecore query {shlex.quote(uri)} "{question}"'))
-    show_rows(rows)
 
 
 if __name__ == "__main__":
