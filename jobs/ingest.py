@@ -38,7 +38,7 @@ def ingest(options: IngestOptions) -> int:
         f"{corpus.fixations.num_rows:,} fixations"
     )
     for reason, count in corpus.dropped.items():
-        out.print(f"left out: {count:,} fixations {reason}")
+        out.print(f"left out: {count:,} {reason}")
     return 0
 
 
