@@ -148,7 +148,8 @@ def mat_points(values: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
         raise CorpusError(f"{where} is not numeric: {one_line(error)}") from error
     if matrix.size == 0:
         return np.empty(0), np.empty(0)
-    matrix = np.atleast_2d(matrix)
+    if matrix.ndim == 1 and len(matrix) <= 3:  # one row; scipy took its other dimension
+        matrix = matrix[None]
     if matrix.ndim != 2 or matrix.shape[1] < 2:
         raise CorpusError(f"{where} has the shape {matrix.shape}, not (n, 2)")
     return matrix[:, 0], matrix[:, 1]
