@@ -1,26 +1,55 @@
 """Import recorded fixations as a corpus."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from gazecore.corpus.cat2000 import Cat2000Options, read_cat2000
+from gazecore.corpus.mit1003 import Mit1003Options, read_mit1003
 from gazecore.corpus.osie import read_osie
+from gazecore.corpus.pysaliency_hdf5 import PysaliencyOptions, read_pysaliency
+from gazecore.corpus.salicon import SaliconOptions, read_salicon
+from gazecore.corpus.schema import Corpus
+from gazecore.corpus.table import TableOptions, read_table
+from gazecore.errors import InputError
 from gazecore.storage import Location
 from jobs.command import out, run_command
+
+Kind = Literal["osie", "mit1003", "cat2000", "salicon", "pysaliency", "table"]
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """Import a dataset of recorded fixations, in its own layout, as a corpus."""
+    """Import a dataset of recorded fixations, in its own layout, as a corpus.
 
-    kind: Positional[Annotated[Literal["osie"], arg(metavar="KIND")]]
-    """The dataset's layout. `osie`: `stimuli/*.jpg` and `fixations.mat`."""
+    KIND is the layout:
+    osie: `stimuli/*.jpg` and `fixations.mat`;
+    mit1003: the original `ALLSTIMULI` and `DATA`;
+    cat2000: `trainSet` or `testSet`;
+    salicon: `.mat` files or JSON;
+    pysaliency: its HDF5 files;
+    table: any Parquet, CSV or TSV file.
+    """
+
+    kind: Positional[Annotated[Kind, arg(metavar="KIND")]]
+    """osie, mit1003, cat2000, salicon, pysaliency or table."""
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """Folder or URI of the dataset."""
+    """Folder or URI of the dataset; of a table, the file."""
     out: str
     """Where the corpus goes: `images.parquet` and `fixations.parquet`."""
+    mit1003: Mit1003Options = field(default_factory=Mit1003Options)
+    cat2000: Cat2000Options = field(default_factory=Cat2000Options)
+    salicon: SaliconOptions = field(default_factory=SaliconOptions)
+    pysaliency: PysaliencyOptions = field(default_factory=PysaliencyOptions)
+    table: TableOptions = field(default_factory=TableOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("mit1003", "cat2000", "salicon", "pysaliency", "table"):
+            given = getattr(self, name)
+            if name != self.kind and given != type(given)():
+                raise InputError(f"--{name} options mean nothing to the kind {self.kind}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,16 +59,35 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def ingest(options: IngestOptions) -> int:
     """Read, write and report."""
-    corpus = read_osie(options.source)
+    corpus = read(options)
     corpus.save(Location(options.out))
     subjects = len(corpus.fixations["subject"].unique())
     out.print(
-        f"{corpus.images.num_rows:,} images, {subjects} subjects, "
+        f"{corpus.images.num_rows:,} images, {subjects:,} subjects, "
         f"{corpus.fixations.num_rows:,} fixations"
     )
     for reason, count in corpus.dropped.items():
-        out.print(f"left out: {count:,} fixations {reason}")
+        out.print(f"left out: {count:,} {reason}")
     return 0
+
+
+def read(options: IngestOptions) -> Corpus:
+    """The corpus, by the importer of its kind."""
+    # Images that cannot be used as they are get a copy in the corpus.
+    copies = (Location(options.out) / "stimuli").uri
+    match options.kind:
+        case "osie":
+            return read_osie(options.source)
+        case "mit1003":
+            return read_mit1003(options.source, options.mit1003)
+        case "cat2000":
+            return read_cat2000(options.source, copies, options.cat2000)
+        case "salicon":
+            return read_salicon(options.source, options.salicon)
+        case "pysaliency":
+            return read_pysaliency(options.source, copies, options.pysaliency)
+        case "table":
+            return read_table(options.source, options.table)
 
 
 if __name__ == "__main__":

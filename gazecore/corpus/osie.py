@@ -5,15 +5,10 @@
 order). Coordinates are taken as they are. Fixations outside their image are dropped and counted.
 """
 
-import io
-from typing import Any
-
 import numpy as np
-import pyarrow as pa
-import scipy.io
-from PIL import Image
 
-from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
+from gazecore.corpus.collect import Collector, image_size, read_mat
+from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
 from gazecore.storage import Location
 
@@ -26,19 +21,8 @@ def read_osie(source: str) -> Corpus:
     """
     root = Location(source)
     mat = root / "fixations.mat"
-    try:
-        cells = scipy.io.loadmat(
-            io.BytesIO(mat.read_bytes()), squeeze_me=True, struct_as_record=False
-        )["fixations"]
-    except Exception as error:  # scipy raises many kinds on damaged files
-        raise CorpusError(
-            f"{mat.uri}: no readable cell array `fixations`: {one_line(error)}"
-        ) from error
-    images: list[dict[str, Any]] = []
-    columns: dict[str, list[Any]] = {name: [] for name in FIXATIONS.names}
-    sizes: dict[str, tuple[int, int]] = {}
-    outside = 0
-    for position, cell in enumerate(np.atleast_1d(cells)):
+    collector = Collector()
+    for position, cell in enumerate(np.atleast_1d(read_mat(mat, "fixations"))):
         try:
             name, subjects = str(cell.img), np.atleast_1d(cell.subjects)
             scanpaths = [
@@ -52,45 +36,13 @@ def read_osie(source: str) -> Corpus:
             raise CorpusError(
                 f"{mat.uri}: fixations{{{position + 1}}}: {one_line(error)}"
             ) from error
-        if name in sizes:
-            raise CorpusError(f"{mat.uri}: {name} stands there twice")
-        height, width = sizes[name] = _size(root / "stimuli" / name)
-        images.append(
-            {
-                "image_id": name,
-                "uri": (root / "stimuli" / name).uri,
-                "height": height,
-                "width": width,
-            }
-        )
+        stimulus = root / "stimuli" / name
+        collector.add_image(name, stimulus.uri, image_size(stimulus))
         for subject, (x, y, duration) in enumerate(scanpaths):
             if not len(x) == len(y) == len(duration):
                 raise CorpusError(
                     f"{mat.uri}: {name}, subject {subject + 1}: fix_x, fix_y and fix_duration "
                     f"have {len(x)}, {len(y)} and {len(duration)} values"
                 )
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            outside += int((~inside).sum())
-            kept = int(inside.sum())
-            columns["image_id"] += [name] * kept
-            columns["subject"] += [str(subject + 1)] * kept
-            columns["index"] += np.flatnonzero(inside).tolist()
-            columns["x"] += x[inside].tolist()
-            columns["y"] += y[inside].tolist()
-            columns["t"] += [None] * kept
-            columns["duration"] += (duration[inside] / 1000).tolist()
-    return Corpus(
-        pa.Table.from_pylist(images, schema=IMAGES),
-        pa.table(columns, schema=FIXATIONS),
-        {"outside the image": outside},
-    )
-
-
-def _size(location: Location) -> tuple[int, int]:
-    """Height and width after EXIF rotation."""
-    try:
-        with location.fs.open(location.path) as file, Image.open(file) as image:
-            rotated = image.getexif().get(0x0112, 1) > 4
-            return (image.width, image.height) if rotated else (image.height, image.width)
-    except OSError as error:
-        raise CorpusError(f"{location.uri}: {one_line(error)}") from error
+            collector.add_scanpath(name, str(subject + 1), x, y, duration=duration / 1000)
+    return collector.corpus()

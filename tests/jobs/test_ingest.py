@@ -1,0 +1,116 @@
+"""`gazecore ingest`: every kind, its summary, and how mistakes end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gazecore.corpus.schema import load_corpus
+from jobs.ingest import main
+from tests.conftest import make_photo
+from tests.gazecore.test_corpus import TWO, write_osie
+from tests.gazecore.test_corpus_cat2000 import save_image
+from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
+from tests.gazecore.test_corpus_salicon import worker, write_mat
+
+
+def osie(folder: Path) -> str:
+    return str(write_osie(folder, TWO))
+
+
+def mit1003(folder: Path) -> str:
+    return str(write_mit1003(folder, {"i": {"a": THREE, "b": THREE}}))
+
+
+def cat2000(folder: Path) -> str:
+    save_image(folder / "testSet" / "Stimuli" / "Art" / "001.jpg")
+    return str(folder)
+
+
+def salicon(folder: Path) -> str:
+    (folder / "images" / "val").mkdir(parents=True)
+    make_photo(1, 640, 480).save(folder / "images" / "val" / "a.jpg")
+    write_mat(folder / "fixations" / "val" / "a.mat", [worker([[1, 1], [2, 2]])])
+    return str(folder)
+
+
+def pysaliency(folder: Path) -> str:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    from tests.gazecore.test_corpus_pysaliency import make_corpus, write
+
+    return str(write(make_corpus(folder), folder))
+
+
+def table(folder: Path) -> str:
+    make_photo(1, 80, 60).save(folder / "a.png")
+    (folder / "t.csv").write_text("image,who,x,y\na.png,1,5,5\na.png,2,,5\na.png,2,500,5\n")
+    return str(folder / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "summary"),
+    [
+        (osie, [], ["2 images, 3 subjects, 9 fixations", "4 fixations outside the image"]),
+        (
+            mit1003,
+            [],
+            [
+                "1 images, 2 subjects, 4 fixations",
+                "0 fixations outside the image",
+                "2 first fixations of a scanpath",
+            ],
+        ),
+        (mit1003, ["--mit1003.keep-first"], ["1 images, 2 subjects, 6 fixations", "0 fixations"]),
+        (cat2000, ["--cat2000.split", "test"], ["1 images, 0 subjects, 0 fixations"]),
+        (salicon, ["--salicon.split", "val"], ["1 images, 1 subjects, 2 fixations"]),
+        (pysaliency, [], ["3 images, 2 subjects, 4 fixations"]),
+        (
+            table,
+            ["--table.subject", "who"],
+            ["1 images, 1 subjects, 1 fixations", "1 fixations outside", "1 rows without x or y"],
+        ),
+    ],
+)
+def test_each_kind_becomes_a_corpus(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    make: Callable[[Path], str],
+    flags: list[str],
+    summary: list[str],
+) -> None:
+    (tmp_path / "in").mkdir()
+    source, corpus = make(tmp_path / "in"), str(tmp_path / "corpus")
+    with pytest.raises(SystemExit) as end:
+        main([make.__name__, source, "--out", corpus, *flags])
+    shown = capsys.readouterr()
+    assert (end.value.code, shown.err) == (0, "")
+    lines = shown.out.splitlines()
+    assert lines[0] == summary[0]
+    for line, expected in zip(lines[1:], summary[1:], strict=False):
+        assert line.startswith(f"left out: {expected}")
+    assert f"{load_corpus(corpus).fixations.num_rows} fixations" in summary[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["osie"], "fixations.mat"),
+        (["mit1003"], "ALLSTIMULI"),
+        (["cat2000"], "trainSet/Stimuli"),
+        (["salicon"], "images/train"),
+        (["table"], "nowhere"),
+        (["osie", "--table.x", "fx"], "--table options mean nothing to the kind osie"),
+        (["table", "--mit1003.keep-first"], "--mit1003 options mean nothing to the kind table"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    kind, *flags = arguments
+    with pytest.raises(SystemExit) as end:
+        main([kind, str(tmp_path / "nowhere"), "--out", str(tmp_path / "corpus"), *flags])
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert len(shown.err.splitlines()) == 1
+    assert message in shown.err
+    assert not (tmp_path / "corpus").exists()
