@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from s3fs import S3FileSystem
 
 from gazecore.model.backbone import TINY_SPEC, TinyBackbone
 from gazecore.model.bundle import ModelBundle, parse_bundle
@@ -28,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
         if item.get_closest_marker("corpora") and not (SHARED / "osie").is_dir():
             item.add_marker(pytest.mark.skip(reason=f"no recorded fixations in {SHARED}"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh_s3() -> None:
+    """fsspec keeps S3 connections; one test's endpoint must not serve the next test."""
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")
