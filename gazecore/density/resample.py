@@ -2,15 +2,14 @@
 
 import numpy as np
 from PIL import Image
-from scipy.special import logsumexp
 
 
 def normalise(log_density: np.ndarray) -> np.ndarray:
     """Shift a log density of shape (..., h, w) so that each one's probabilities sum to one."""
-    shifted: np.ndarray = log_density - logsumexp(
-        log_density.astype(np.float64), axis=(-2, -1), keepdims=True
-    )
-    return shifted.astype(np.float32)
+    highest = log_density.max(axis=(-2, -1), keepdims=True)
+    total = np.exp(log_density - highest, dtype=np.float64).sum(axis=(-2, -1), keepdims=True)
+    shifted: np.ndarray = log_density - (highest + np.log(total))
+    return shifted.astype(np.float32, copy=False)
 
 
 def to_size(log_density: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -70,13 +70,10 @@ def judge(
         fixations["information_gain"] = information_gain(log_density, log_baseline, points)
     if "log_likelihood" in metrics:
         fixations["log_likelihood"] = log_likelihood_bits(log_density, points)
-    if {"auc", "auc_judd"} & set(metrics):
-        # The AUCs depend on the order of pixels alone, which is sorted once.
-        ordered = np.sort(log_density, axis=None)
-        if "auc" in metrics:
-            fixations["auc"] = auc(log_density, points, ordered)
-        if "auc_judd" in metrics:
-            image["auc_judd"] = auc_judd(log_density, points, ordered)
+    if "auc" in metrics:
+        fixations["auc"] = auc(log_density, points)
+    if "auc_judd" in metrics:
+        image["auc_judd"] = auc_judd(log_density, points)
     if "sauc" in metrics:
         ratio = saliency.for_shuffled_auc(log_density, log_baseline)
         fixations["sauc"] = shuffled_auc(ratio, points, nonfixations)

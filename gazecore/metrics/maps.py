@@ -20,13 +20,12 @@ def cc(saliency: np.ndarray, empirical: np.ndarray) -> float:
     Returns:
         In [-1, 1]; 0 if only the saliency map is constant, NaN if the empirical map is.
     """
-    (first, constant), (second, other_constant) = _standardise(saliency), _standardise(empirical)
-    if other_constant:
+    first, second = (np.asarray(m, dtype=np.float64).ravel() for m in (saliency, empirical))
+    first, second = first - first.mean(), second - second.mean()
+    own, other = first @ first, second @ second
+    if not other:
         return float("nan")
-    if constant:
-        return 0.0
-    with np.errstate(invalid="ignore"):  # constant up to rounding: NaN, as in pysaliency
-        return float(np.corrcoef(first, second)[0, 1])
+    return float(first @ second / np.sqrt(own * other)) if own else 0.0
 
 
 def kldiv(
@@ -50,10 +49,11 @@ def kldiv(
         Nats; without any regularisation infinite where p is 0 and q is not.
     """
     p, q = to_density(saliency, minimum), to_density(empirical, minimum)
-    looked_at = q > 0  # 0 log 0 = 0
-    p, q = p[looked_at], q[looked_at]
+    if not regularisation:  # 0 log 0 = 0; with it, such pixels need no care
+        looked_at = q > 0
+        p, q = p[looked_at], q[looked_at]
     with np.errstate(divide="ignore"):
-        return float((q * np.log(regularisation + q / (p + regularisation))).sum())
+        return float(q.ravel() @ np.log(regularisation + q / (p + regularisation)).ravel())
 
 
 def sim(saliency: np.ndarray, empirical: np.ndarray) -> float:
@@ -82,10 +82,3 @@ def to_density(map_: np.ndarray, minimum: float = 0.0) -> np.ndarray:
     map_ = map_ + minimum
     total = map_.sum()
     return map_ / total if total else np.full_like(map_, 1 / map_.size)
-
-
-def _standardise(map_: np.ndarray) -> tuple[np.ndarray, bool]:
-    map_ = np.asarray(map_, dtype=np.float64).ravel()
-    map_ = map_ - map_.mean()
-    deviation = map_.std()
-    return (map_ / deviation if deviation else map_), deviation == 0

@@ -12,6 +12,7 @@ Made Easy: Separating Models, Maps and Metrics"), as the MIT/Tuebingen benchmark
 
 import numpy as np
 from PIL import Image
+from scipy.optimize import brentq
 from scipy.special import gammaincinv
 
 from gazecore.metrics.kernels import kernel_rows, smooth
@@ -91,11 +92,8 @@ def for_sim(density: np.ndarray, sigma: float, fixations: int = 100) -> np.ndarr
         relative = gammaincinv(nodes, probability) / nodes  # of the mean
         return np.asarray(mean * np.interp(np.log(shape), np.log(nodes), relative))
 
-    low, high = 0.0, 1.0
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (middle, high) if quantile(middle).sum() < 1 else (low, middle)
-    fine = np.maximum(_resize(quantile(high), height, width, Image.Resampling.BICUBIC), 0)
+    probability = brentq(lambda q: quantile(q).sum() - 1, 0, 1 - 1e-12, xtol=1e-9)
+    fine = np.maximum(_resize(quantile(probability), height, width, Image.Resampling.BICUBIC), 0)
     return np.asarray(fine / fine.sum())
 
 
