@@ -24,7 +24,7 @@ from benchmarks.photos import sample_photos
 from cluster.actors import ActorConfig
 from cluster.pool import Tally
 from cluster.scoring import score_run
-from cluster.session import connected, plan_layout
+from cluster.session import ClusterConfig, connected, plan_layout
 from gazecore.images.decode import Limits, to_network
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import load_bundle, read_bundle
@@ -72,7 +72,7 @@ def job(folder: Path, out: str, gpus_per_actor: float | None) -> tuple[float, bo
     settings = RunSettings(str(folder), load_bundle().fingerprint, "1024", 256, 4, Limits())
     run = begin_run(Location(out), settings)
     plan = update_plan(run, list_images(str(folder)))
-    layout = plan_layout(None, gpus_per_actor)
+    layout = plan_layout(ClusterConfig(gpus_per_actor=gpus_per_actor))
     config = ActorConfig(
         run.location.uri, read_bundle(), None, layout.cpus, layout.gpus > 0, ScorerConfig()
     )

@@ -11,6 +11,25 @@ from gazecore.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """Which cluster computes, and on how much of it."""
+
+    actors: int | None = None
+    """How many actors hold a model. By default one per GPU, or without GPUs one per machine."""
+    gpus_per_actor: float | None = None
+    """GPUs of each actor; 0.5 puts two on a GPU, 0 computes on CPUs. By default 1 where the cluster
+    has GPUs."""
+    address: str | None = None
+    """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
+
+    def __post_init__(self) -> None:
+        if self.actors is not None and self.actors < 1:
+            raise InputError(f"--actors must be positive, not {self.actors}")
+        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
+            raise InputError(f"--gpus-per-actor must not be negative, not {self.gpus_per_actor:g}")
+
+
+@dataclass(frozen=True)
 class ActorLayout:
     """How many actors hold a model, and what each one occupies.
 
@@ -61,24 +80,19 @@ def connected(address: str | None) -> Iterator[bool]:
         ray.shutdown()
 
 
-def plan_layout(
-    actors: int | None, gpus_per_actor: float | None, can_grow: bool = False
-) -> ActorLayout:
+def plan_layout(config: ClusterConfig, can_grow: bool = False) -> ActorLayout:
     """Choose what was not asked for from what the cluster has now.
 
     By default one actor per GPU, or, where there is no GPU, one per machine with all its cores.
 
     Args:
-        actors, gpus_per_actor: as asked for, or None.
+        config: what was asked for.
         can_grow: whether nodes may join, so that what is not there may yet come.
 
     Raises:
-        InputError: a number makes no sense, or there is nothing to compute on.
+        InputError: there is nothing to compute on.
     """
-    if actors is not None and actors < 1:
-        raise InputError(f"--actors must be positive, not {actors}")
-    if gpus_per_actor is not None and gpus_per_actor < 0:
-        raise InputError(f"--gpus-per-actor must not be negative, not {gpus_per_actor:g}")
+    actors, gpus_per_actor = config.actors, config.gpus_per_actor
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpu_nodes = [node for node in nodes if node.get("GPU")]
     gpus = gpus_per_actor if gpus_per_actor is not None else float(bool(gpu_nodes))

@@ -1,12 +1,14 @@
 """What every command shares: parsing, and how it ends."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import tyro
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from gazecore.errors import GazecoreError, one_line
 
@@ -21,6 +23,14 @@ def show_rows(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         out.print(f"{label:<{width}}  {value}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time left on stderr; yields what is to be called after each step."""
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda: progress.advance(bar)
 
 
 def run_command(

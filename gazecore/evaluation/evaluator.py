@@ -1,0 +1,148 @@
+"""One image after the other: the model, the centre bias and the gold standard, judged alike."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from gazecore.corpus.schema import Corpus
+from gazecore.density.resample import to_size
+from gazecore.errors import InputError
+from gazecore.metrics import goldstandard
+from gazecore.metrics.baseline import LeaveOneOutCenterbias
+from gazecore.metrics.judgement import METRICS, Judgement, Metric, judge
+from gazecore.metrics.nonfixations import Nonfixations
+from gazecore.metrics.recording import Recording, recordings
+from gazecore.metrics.viewers import judge_viewers
+
+Predictor = Literal["model", "centerbias", "gold_standard"]
+PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
+
+_FITTED_IMAGES = 300
+"""The gold standard's four numbers are fitted to so many images at most."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is computed, and how the maps of fixations are smoothed."""
+
+    metrics: tuple[Metric, ...] = METRICS
+    """Which metrics; by default all."""
+    sigma: float = 35.0
+    """Deviation in pixels of the empirical maps of CC, KLDiv and SIM, usually one degree of visual
+    angle: 35 for MIT1003 and MIT300, 24 for OSIE."""
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise InputError(f"sigma must be positive, not {self.sigma:g}")
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise InputError("metrics must name at least one metric, and each once")
+
+
+class Evaluator:
+    """The baselines of a corpus, and the judgement of densities by its fixations.
+
+    Centre bias and nonfixations come from all of the corpus's images but the judged one.
+
+    Attributes:
+        centerbias: made from all images, for each of them without itself.
+        gold_standard: fitted to the judged images; None if none has two viewers.
+    """
+
+    def __init__(self, corpus: Corpus, judged: Sequence[str], config: EvaluationConfig) -> None:
+        """Make the baselines.
+
+        Args:
+            corpus: images and fixations.
+            judged: the images that are going to be judged, each with a fixation at least.
+            config: what to compute.
+        """
+        self._config = config
+        everyone = recordings(corpus)
+        self._position = {r.image_id: i for i, r in enumerate(everyone)}
+        self._recordings = everyone
+        self._nonfixations = Nonfixations(
+            [r.points for r in everyone], [(r.height, r.width) for r in everyone]
+        )
+        self._expected_fixations = round(
+            float(np.mean([len(r.points) for r in everyone if len(r.points)]))
+        )
+        self.centerbias = LeaveOneOutCenterbias(everyone)
+        sample = np.unique(np.linspace(0, len(judged) - 1, _FITTED_IMAGES).round().astype(int))
+        fitted = [self._recording(judged[i]) for i in sample]
+        self.gold_standard = (
+            goldstandard.fit(fitted, self._log_centerbias)
+            if any(len(np.unique(r.subjects)) > 1 for r in fitted)
+            else None
+        )
+
+    def judge(
+        self, image_id: str, log_density: np.ndarray, log_baseline: np.ndarray | None
+    ) -> dict[Predictor, Judgement]:
+        """Judge all predictors of an image.
+
+        Args:
+            image_id: in the corpus.
+            log_density: of the model, on any grid, natural logarithm.
+            log_baseline: what information gain is over, on any grid; None for the centre bias.
+        """
+        recording = self._recording(image_id)
+        size = (recording.height, recording.width)
+        log_centerbias = self._log_centerbias(recording)
+        nonfixations = self._nonfixations.of_image(self._position[image_id])
+        baseline = None if log_baseline is None else to_size(log_baseline, *size)
+        common = (
+            log_centerbias,
+            nonfixations,
+            self._config.sigma,
+            self._expected_fixations,
+            self._config.metrics,
+            baseline,
+        )
+        found: dict[Predictor, Judgement] = {
+            "model": judge(to_size(log_density, *size), recording.points, *common),
+            "centerbias": judge(log_centerbias, recording.points, *common),
+        }
+        if self.gold_standard:
+            found["gold_standard"] = judge_viewers(self.gold_standard, recording, *common)
+        return found
+
+    def judge_all(
+        self,
+        densities: Iterator[tuple[str, np.ndarray, np.ndarray | None]],
+        threads: int,
+        on_image: Callable[[], None],
+    ) -> dict[str, dict[Predictor, Judgement]]:
+        """Judge many images side by side.
+
+        Args:
+            densities: `judge`'s arguments for each image; taken as they are needed.
+            threads: images at once.
+            on_image: is called after each.
+
+        Returns:
+            image_id to what `judge` found.
+        """
+        found = {}
+        waiting: deque[tuple[str, Future[dict[Predictor, Judgement]]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for image_id, log_density, log_baseline in densities:
+                task = pool.submit(self.judge, image_id, log_density, log_baseline)
+                waiting.append((image_id, task))
+                if len(waiting) > 2 * threads:  # so that few densities are in memory at once
+                    done, task = waiting.popleft()
+                    found[done] = task.result()
+                    on_image()
+            for done, task in waiting:
+                found[done] = task.result()
+                on_image()
+        return found
+
+    def _recording(self, image_id: str) -> Recording:
+        return self._recordings[self._position[image_id]]
+
+    def _log_centerbias(self, recording: Recording) -> np.ndarray:
+        return self.centerbias.log_density(recording.image_id, recording.height, recording.width)

