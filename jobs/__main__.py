@@ -11,6 +11,7 @@ COMMANDS = {
     "status": "how far a run is",
     "verify": "check that a run holds what it promises",
     "query": "SQL over a run",
+    "export": "densities or a corpus for other programs: pysaliency's HDF5, PNG maps",
     "models": "what a model bundle holds",
     "ingest": "import recorded fixations as a corpus",
     "features": "compute the backbone's features of a corpus, once",
