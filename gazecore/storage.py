@@ -6,9 +6,13 @@ variables of each storage (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
 import os
+import re
 import socket
+import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from gazecore.errors import InputError, one_line
 
 TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 
 
 class Location:
@@ -115,13 +120,7 @@ class Location:
         if not self.is_local:
             self.fs.pipe_file(self.path, data, mode="create" if create else "overwrite")
             return
-        parent = os.path.dirname(self.path)
-        os.makedirs(parent, exist_ok=True)
-        # Unique, so that a late writer of the same file cannot mix its bytes with ours; and it
-        # says whose it is, so that it can be cleaned up once that process is gone.
-        owner = f"{socket.gethostname()}-{os.getpid()}"
-        temporary = f"{self.path}.{uuid.uuid4().hex}@{owner}{TEMPORARY_SUFFIX}"
-        try:
+        with self._temporary() as temporary:
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -131,17 +130,54 @@ class Location:
                 os.unlink(temporary)
             else:
                 os.replace(temporary, self.path)
+
+    @contextmanager
+    def staged(self) -> Iterator[str]:
+        """For a file that is too large for memory: gives the path of a local file to write.
+
+        It appears here as a whole when the block ends, replacing what is there, and not at all if
+        the block raises. What writers of this file that were killed left beside it is deleted.
+        """
+        if not self.is_local:
+            with tempfile.TemporaryDirectory(prefix="gazecore-") as folder:
+                path = f"{folder}/file"
+                yield path
+                self.fs.put_file(path, self.path)
+            return
+        parent, name = os.path.split(self.path)
+        Location(parent).remove_temporaries(of=name)
+        with self._temporary() as temporary:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[str]:
+        """A name beside this local file, for one that becomes it; deleted if the block raises."""
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        # Unique, so that a late writer of the same file cannot mix its bytes with ours; and it
+        # says whose it is, so that it can be cleaned up once that process is gone.
+        owner = f"{socket.gethostname()}-{os.getpid()}"
+        temporary = f"{self.path}.{uuid.uuid4().hex}@{owner}{TEMPORARY_SUFFIX}"
+        try:
+            yield temporary
         except BaseException:
             if os.path.exists(temporary):
                 os.unlink(temporary)
             raise
 
-    def remove_temporaries(self) -> None:
+    def remove_temporaries(self, of: str | None = None) -> None:
         """Delete what writers that are gone left directly inside.
 
         Of a writer on this machine it is known whether it is gone; of others, after a day.
+
+        Args:
+            of: only what writers of the file of this name left.
         """
         for name, when in self.modified().items():
+            if of is not None and not ((ours := _TEMPORARY.fullmatch(name)) and ours[1] == of):
+                continue
             if name.endswith(TEMPORARY_SUFFIX) and not _is_alive(name, time.time() - when):
                 (self / name).remove()
 

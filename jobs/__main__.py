@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": "check that a run holds what it promises",
     "query": "SQL over a run",
     "evaluate": "judge a model, or a run, by recorded fixations",
+    "export": "densities or a corpus for other programs: pysaliency's HDF5, PNG maps",
     "models": "what a model bundle holds",
     "ingest": "import recorded fixations as a corpus",
     "features": "compute the backbone's features of a corpus, once",

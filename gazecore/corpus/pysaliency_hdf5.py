@@ -98,7 +98,7 @@ def write_stimuli(corpus: Corpus, path: str) -> None:
     Raises:
         CorpusError: h5py is not installed, or an image is not usable.
     """
-    h5py = _h5py()
+    h5py = import_h5py()
     names, shapes = [], []
     for row in corpus.images.to_pylist():
         location = Location(row["uri"])
@@ -129,7 +129,7 @@ def write_scanpaths(corpus: Corpus, path: str) -> None:
     Raises:
         CorpusError: h5py is not installed.
     """
-    _h5py()
+    import_h5py()
     table = corpus.fixations.to_pydict()
     image = {image_id: n for n, image_id in enumerate(corpus.image_ids)}
     names = sorted(set(table["subject"]))
@@ -169,7 +169,8 @@ def write_scanpaths(corpus: Corpus, path: str) -> None:
             file.attrs[_NAMES] = np.bytes_(json.dumps(names))
 
 
-def _h5py() -> ModuleType:
+def import_h5py() -> ModuleType:
+    """h5py, or a CorpusError that says how to install it."""
     try:
         import h5py
     except ImportError as error:
@@ -183,7 +184,7 @@ def _h5py() -> ModuleType:
 @contextmanager
 def _open(location: Location, kinds: tuple[str, ...]) -> Iterator[Any]:
     """The HDF5 file of one of these kinds. What is wrong in it ends in a CorpusError naming it."""
-    h5py = _h5py()
+    h5py = import_h5py()
     try:
         with location.fs.open(location.path, "rb") as raw, h5py.File(raw, "r") as file:
             kind, version = _string(file.attrs["type"]), _string(file.attrs["version"])
@@ -200,7 +201,7 @@ def _open(location: Location, kinds: tuple[str, ...]) -> Iterator[Any]:
 def _created(path: str, kind: str, version: str) -> Iterator[Any]:
     """A file that appears at `path` when it is complete."""
     buffer = BytesIO()
-    with _h5py().File(buffer, "w") as file:
+    with import_h5py().File(buffer, "w") as file:
         file.attrs["type"], file.attrs["version"] = np.bytes_(kind), np.bytes_(version)
         yield file
     Location(path).publish(buffer.getvalue())
