@@ -7,7 +7,7 @@ from PIL import Image
 def normalise(log_density: np.ndarray) -> np.ndarray:
     """Shift a log density of shape (..., h, w) so that each one's probabilities sum to one."""
     highest = log_density.max(axis=(-2, -1), keepdims=True)
-    total = np.exp(log_density - highest, dtype=np.float64).sum(axis=(-2, -1), keepdims=True)
+    total = np.exp(log_density - highest).sum(axis=(-2, -1), dtype=np.float64, keepdims=True)
     shifted: np.ndarray = log_density - (highest + np.log(total))
     return shifted.astype(np.float32, copy=False)
 

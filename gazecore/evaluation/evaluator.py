@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
@@ -128,7 +129,8 @@ class Evaluator:
         """
         found = {}
         waiting: deque[tuple[str, Future[dict[Predictor, Judgement]]]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
+        # Numpy's own threads would only get in the way of ours.
+        with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
             for image_id, log_density, log_baseline in densities:
                 task = pool.submit(self.judge, image_id, log_density, log_baseline)
                 waiting.append((image_id, task))

@@ -13,17 +13,23 @@ _FEW = 32
 _BINS = 2**16
 
 
-def auc(saliency: np.ndarray, points: np.ndarray) -> np.ndarray:
+Counts = tuple[np.ndarray, np.ndarray]
+"""What `count_below` returns."""
+
+
+def auc(saliency: np.ndarray, points: np.ndarray, counts: Counts | None = None) -> np.ndarray:
     """For each fixation, the share of pixels whose saliency is lower; ties count half.
 
     Args:
         saliency: (height, width), finite; any monotone function of the density.
         points: (n, 2), x and y in pixels; the fixated pixel is (floor(x), floor(y)).
+        counts: `count_below(at(saliency, points), saliency)`, if it is there already.
 
     Returns:
         float64 (n,), in (0, 1); its mean is the image's AUC.
     """
-    return shares_below(at(saliency, points), saliency)
+    below, not_above = counts or count_below(at(saliency, points), saliency)
+    return np.asarray((below + not_above) / 2 / saliency.size)
 
 
 def shuffled_auc(saliency: np.ndarray, points: np.ndarray, nonfixations: np.ndarray) -> np.ndarray:
@@ -49,14 +55,14 @@ def shuffled_auc(saliency: np.ndarray, points: np.ndarray, nonfixations: np.ndar
     return shares_below(at(saliency, points), at(saliency, nonfixations))
 
 
-def auc_judd(saliency: np.ndarray, points: np.ndarray) -> float:
+def auc_judd(saliency: np.ndarray, points: np.ndarray, counts: Counts | None = None) -> float:
     """AUC-Judd of an image: the curve through the fixated values, against unfixated pixels.
 
     Judd, Durand & Torralba 2012 (MIT-CSAIL-TR-2012-001). pysaliency's `AUC_Judd(jitter=False)`: its
     jitter, noise of deviation 1e-7 that breaks ties in 8-bit maps, would drown a density.
 
     Args:
-        saliency, points: as in `auc`.
+        saliency, points, counts: as in `auc`.
 
     Returns:
         In [0, 1].
@@ -64,13 +70,16 @@ def auc_judd(saliency: np.ndarray, points: np.ndarray) -> float:
     Raises:
         ValueError: there is no fixation, or no pixel without one.
     """
-    values = np.sort(at(saliency, points))
+    values = at(saliency, points)
     x, y = np.floor(points).astype(int).T
     pixels = np.unique(y * saliency.shape[1] + x)
     negatives = saliency.size - len(pixels)
     if not len(values) or not negatives:
         raise ValueError("AUC-Judd needs fixated and unfixated pixels")
-    below = count_below(values, saliency)[0] - count_below(values, saliency.ravel()[pixels])[0]
+    everywhere, _ = counts or count_below(values, saliency)
+    fixated, _ = count_below(values, saliency.ravel()[pixels])
+    order = np.argsort(values, kind="stable")
+    values, below = values[order], (everywhere - fixated)[order]
     false_alarms = np.concatenate([[1], 1 - below / negatives, [0]])
     hits = np.concatenate([[1], 1 - np.searchsorted(values, values) / len(values), [0]])
     return float((-np.diff(false_alarms) * (hits[1:] + hits[:-1])).sum() / 2)
@@ -96,7 +105,7 @@ def shares_below(values: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     return np.asarray((below + not_above) / 2 / negatives.size)
 
 
-def count_below(values: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_below(values: np.ndarray, negatives: np.ndarray) -> Counts:
     """How many negatives are below each value, and how many are not above it; int (n,) each.
 
     The many pixels of a map are not sorted, which would take four times as long: they are counted

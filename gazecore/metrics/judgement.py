@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from gazecore.metrics import saliency
-from gazecore.metrics.auc import auc, auc_judd, shuffled_auc
+from gazecore.metrics.auc import at, auc, auc_judd, count_below, shuffled_auc
 from gazecore.metrics.kernels import fixation_map
 from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
 from gazecore.metrics.maps import MIT_REGULARISATION, cc, kldiv, sim
@@ -78,10 +78,12 @@ def judge(
         fixations["information_gain"] = information_gain(log_density, baseline, points)
     if "log_likelihood" in metrics:
         fixations["log_likelihood"] = log_likelihood_bits(log_density, points)
-    if "auc" in metrics:
-        fixations["auc"] = auc(log_density, points)
-    if "auc_judd" in metrics:
-        image["auc_judd"] = auc_judd(log_density, points)
+    if {"auc", "auc_judd"} & set(metrics):
+        counts = count_below(at(log_density, points), log_density)
+        if "auc" in metrics:
+            fixations["auc"] = auc(log_density, points, counts)
+        if "auc_judd" in metrics:
+            image["auc_judd"] = auc_judd(log_density, points, counts)
     if "sauc" in metrics:
         ratio = saliency.for_shuffled_auc(log_density, log_centerbias)
         fixations["sauc"] = shuffled_auc(ratio, points, nonfixations)

@@ -15,7 +15,7 @@ def nss(saliency: np.ndarray, points: np.ndarray) -> np.ndarray:
         zero is not divided by it (pysaliency's convention).
     """
     x, y = np.floor(points).astype(int).T
-    saliency = np.asarray(saliency, dtype=np.float64)
-    values = saliency[y, x] - saliency.mean()
-    deviation = saliency.std()
+    mean = saliency.mean(dtype=np.float64)
+    values = saliency[y, x] - mean
+    deviation = saliency.std(dtype=np.float64)
     return np.asarray(values / deviation if deviation else values)

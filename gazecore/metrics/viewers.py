@@ -15,12 +15,12 @@ from gazecore.density.resample import to_size
 from gazecore.metrics.auc import at, shares_below
 from gazecore.metrics.goldstandard import GoldStandard
 from gazecore.metrics.judgement import PER_FIXATION, PER_IMAGE, Judgement, judge
-from gazecore.metrics.kernels import fixation_map
-from gazecore.metrics.nss import nss
+from gazecore.metrics.kernels import kernel_rows
 from gazecore.metrics.recording import Recording
 
-_MAP_SIDE = 512
-"""Longer side on which maps are compared at most; 900 px and 512 px differ by less than 0.002."""
+MAP_SIDE = 384
+"""Longer side at most of the maps that are made of each viewer and half, of which there are many.
+Likelihoods are read at the image's own resolution."""
 
 
 def judge_viewers(
@@ -51,16 +51,30 @@ def judge_viewers(
             fixations["information_gain"][:] = (nats - over) / np.log(2)
         if "log_likelihood" in fixations:
             fixations["log_likelihood"][:] = (nats + np.log(log_centerbias.size)) / np.log(2)
+        scale = min(1.0, MAP_SIDE / max(recording.height, recording.width))
+        small = _scaled(recording, scale)
+        shrink = (small.width / recording.width, small.height / recording.height)
+        prior = to_size(log_centerbias, small.height, small.width)
         if {"auc", "sauc", "nss"} & set(fixations):
-            _viewer_by_viewer(gold, recording, log_centerbias, nonfixations, fixations)
+            _viewer_by_viewer(gold, small, prior, nonfixations * shrink, fixations)
         if image:
             halves = [
-                _half(gold, recording, judged, log_centerbias, sigma, expected_fixations, image)
+                _half(gold, small, judged, prior, sigma * scale, expected_fixations, image)
                 for judged in (viewers[::2], viewers[1::2])
             ]
             image = {name: float(np.mean([half[name] for half in halves])) for name in image}
     means = {name: float(values.mean()) for name, values in fixations.items()}
     return Judgement(fixations, image | means)
+
+
+def _scaled(recording: Recording, scale: float) -> Recording:
+    if scale == 1:
+        return recording
+    height, width = (max(1, round(side * scale)) for side in (recording.height, recording.width))
+    # The centre of the fixated pixel, so that rounding does not move fixations to one side.
+    points = np.floor(recording.points) + 0.5
+    points = points * (width / recording.width, height / recording.height)
+    return replace(recording, height=height, width=width, points=points)
 
 
 def _viewer_by_viewer(
@@ -72,30 +86,33 @@ def _viewer_by_viewer(
 ) -> None:
     """Fill in the AUCs and NSS of each viewer, from densities that are `gold.log_density`'s."""
     shape = (recording.height, recording.width)
-    sigma = gold.bandwidth * max(shape)
     kernel, centre, uniform = gold.weights
-    # The AUCs and NSS do not depend on a density's scale, which is left out.
-    rest = centre * np.exp(log_centerbias) + np.float32(uniform / log_centerbias.size)
-    everyone = fixation_map(recording.points, *shape, sigma, "reflect").astype(np.float32)
+    x, y = np.floor(recording.points).astype(int).T
+    down, across = (
+        kernel_rows(positions, side, gold.bandwidth * max(shape)).astype(np.float32)
+        for positions, side in zip((y, x), shape, strict=True)
+    )
     prior = np.exp(log_centerbias)
-    elsewhere = np.floor(nonfixations).astype(int)
-    elsewhere_pixels = elsewhere[:, 1] * recording.width + elsewhere[:, 0]
-    prior_elsewhere = prior.ravel()[elsewhere_pixels]
+    rest = centre * prior + np.float32(uniform / prior.size)
+    elsewhere = np.floor(nonfixations).astype(int) @ (1, recording.width)
+    prior_elsewhere = prior.ravel()[elsewhere]
+    density = np.empty(shape, dtype=np.float32)  # one for all: fresh memory costs more than sums
     for viewer in np.unique(recording.subjects):
         own = recording.subjects == viewer
         points = recording.points[own]
-        others = len(own) - len(points)
-        density = everyone - fixation_map(points, *shape, sigma, "reflect").astype(np.float32)
-        density = density * np.float32(kernel / others) + rest
+        np.matmul((down[~own] * np.float32(kernel / (~own).sum())).T, across[~own], out=density)
+        density += rest
         if "auc" in fixations:
             fixations["auc"][own] = shares_below(at(density, points), density)
         if "sauc" in fixations:
             fixations["sauc"][own] = shares_below(
                 at(density, points) / at(prior, points),
-                density.ravel()[elsewhere_pixels] / prior_elsewhere,
+                density.ravel()[elsewhere] / prior_elsewhere,
             )
         if "nss" in fixations:
-            fixations["nss"][own] = nss(density, points)
+            mean, flat = density.mean(dtype=np.float64), density.ravel()
+            deviation = np.sqrt(flat @ flat / flat.size - mean**2)
+            fixations["nss"][own] = (at(density, points) - mean) / deviation
 
 
 def _half(
@@ -108,26 +125,14 @@ def _half(
     metrics: Collection[str],
 ) -> dict[str, float]:
     """Metrics of the map of some viewers, predicted from the rest."""
-    scale = min(1.0, _MAP_SIDE / max(recording.height, recording.width))
-    height, width = (max(1, round(side * scale)) for side in (recording.height, recording.width))
-    shrink = (width / recording.width, height / recording.height)
-    points = recording.points * shrink
     own = np.isin(recording.subjects, judged)
-    rest = replace(
-        recording,
-        height=height,
-        width=width,
-        points=points[~own],
-        subjects=recording.subjects[~own],
-    )
-    small = to_size(log_centerbias, height, width)
-    found = judge(
-        gold.log_density(rest, small),
-        points[own],
-        small,
+    rest = replace(recording, points=recording.points[~own], subjects=recording.subjects[~own])
+    return judge(
+        gold.log_density(rest, log_centerbias),
+        recording.points[own],
+        log_centerbias,
         np.empty((0, 2)),
-        sigma * scale,
+        sigma,
         max(1, expected_fixations // 2),
         metrics,
-    )
-    return found.image
+    ).image
