@@ -22,7 +22,7 @@ from gazecore.metrics.viewers import judge_viewers
 Predictor = Literal["model", "centerbias", "gold_standard"]
 PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
 
-_FITTED_IMAGES = 300
+_FITTED_IMAGES = 200
 """The gold standard's four numbers are fitted to so many images at most."""
 
 

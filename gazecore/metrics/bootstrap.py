@@ -4,6 +4,7 @@ Fixations on one image are not independent of each other, so images are what is 
 & Tibshirani 1993, chapters 8 and 13: percentile intervals).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,15 +78,17 @@ def ratio(
     images = len(numerators)
     if not images or images != len(denominators):
         raise ValueError(f"{images} numerators and {len(denominators)} denominators")
-    rng = np.random.default_rng(seed)
     pairs = np.column_stack([numerators, denominators]).astype(np.float64)
-    drawn = []
-    for start in range(0, resamples, _BLOCK):
-        times = rng.multinomial(
-            images, np.full(images, 1 / images), size=min(_BLOCK, resamples - start)
-        )
-        drawn.append(times @ pairs)
+    drawn = [times.astype(np.float64) @ pairs for times in _draws(images, resamples, seed)]
     above, below = np.concatenate(drawn).T
     low, high = np.quantile(above / below, [0.025, 0.975])
     total = pairs.sum(axis=0)
     return Interval(float(total[0] / total[1]), float(low), float(high))
+
+
+@functools.lru_cache(maxsize=1)
+def _draws(images: int, resamples: int, seed: int) -> list[np.ndarray]:
+    """How often each image is drawn, (resamples, images) in blocks; the same for all metrics."""
+    rng, shares = np.random.default_rng(seed), np.full(images, 1 / images)
+    sizes = [min(_BLOCK, resamples - start) for start in range(0, resamples, _BLOCK)]
+    return [rng.multinomial(images, shares, size).astype(np.uint16) for size in sizes]

@@ -87,7 +87,8 @@ def judge(
     if "sauc" in metrics:
         ratio = saliency.for_shuffled_auc(log_density, log_centerbias)
         fixations["sauc"] = shuffled_auc(ratio, points, nonfixations)
-    density = saliency.for_nss(log_density)
+    if {"nss", "cc", "kldiv", "sim"} & set(metrics):
+        density = saliency.for_nss(log_density)
     if "nss" in metrics:
         fixations["nss"] = nss(density, points)
     if {"cc", "kldiv", "sim"} & set(metrics):

@@ -79,6 +79,7 @@ def to_density(map_: np.ndarray, minimum: float = 0.0) -> np.ndarray:
     lowest = map_.min()
     if lowest < 0:
         map_ = map_ - lowest
-    map_ = map_ + minimum
+    if minimum:
+        map_ = map_ + minimum
     total = map_.sum()
     return map_ / total if total else np.full_like(map_, 1 / map_.size)
