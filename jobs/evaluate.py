@@ -14,8 +14,9 @@ from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
 from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
-from gazecore.evaluation.selection import select_images
+from gazecore.evaluation.selection import seen_in_training, select_images
 from gazecore.model.bundle import DEFAULT, ModelBundle, load_bundle
+from gazecore.results.run import open_run
 from gazecore.storage import Location
 from gazecore.view.report import METRIC_TITLES
 from jobs.command import out, progress_bar, run_command, show_rows
@@ -63,7 +64,7 @@ def evaluate(options: EvaluateOptions) -> int:
     if options.model and options.run:
         raise InputError("name --model or --run, not both")
     corpus = load_corpus(options.corpus)
-    bundle = None if options.run else load_bundle(options.model or DEFAULT)
+    bundle = _bundle(options)
     held_out = bundle.training.get("held_out_images") if bundle else None
     chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
     run = options.run or _score(options, image_list(corpus, chosen))
@@ -71,12 +72,13 @@ def evaluate(options: EvaluateOptions) -> int:
     about = {
         "corpus": {"uri": Location(options.corpus).uri},
         "model": {
-            "name": "the model" if bundle is None else options.model or DEFAULT,
+            "name": "the model" if bundle is None else (options.model or "the default model"),
             "fingerprint": densities.model,
             "training": _training(bundle),
         },
         "run": densities.run,
         "baseline": options.baseline,
+        "seen_in_training": len(seen_in_training(corpus, densities.images, held_out)),
         "left_out": left_out | {why: count for why, count in densities.left_out.items() if count},
     }
     with progress_bar("judging", len(densities.images)) as on_image:
@@ -84,6 +86,14 @@ def evaluate(options: EvaluateOptions) -> int:
     write_evaluation(Location(options.out), found, corpus, densities)
     show(found.summary, f"{Location(options.out).uri}/report.html")
     return 0
+
+
+def _bundle(options: EvaluateOptions) -> ModelBundle | None:
+    """The model that is judged; None for a run of another than the default one."""
+    bundle = load_bundle(options.model or DEFAULT)
+    if options.run and open_run(Location(options.run)).settings.model != bundle.fingerprint:
+        return None
+    return bundle
 
 
 def _score(options: EvaluateOptions, images: bytes) -> str:
@@ -124,6 +134,8 @@ def show(summary: Mapping[str, Any], page: str) -> None:
         rows.append(
             ("explained information gain", _interval(summary["explained_information_gain"]))
         )
+    if summary["seen_in_training"]:
+        rows.append(("caution", f"{summary['seen_in_training']:,} images were trained on"))
     show_rows([*rows, ("page", page)])
 
 

@@ -41,6 +41,18 @@ def select_images(
     return chosen, left_out
 
 
+def seen_in_training(
+    corpus: Corpus, judged: Sequence[str], held_out: Sequence[str] | None
+) -> list[str]:
+    """The judged images that the model was trained on.
+
+    A corpus that has all images that the training held out is the one that it was trained on.
+    """
+    if not held_out or not set(held_out) <= set(corpus.image_ids):
+        return []
+    return sorted(set(judged) - set(held_out))
+
+
 def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list[str]:
     if images == HELD_OUT:
         if held_out is None:

@@ -17,7 +17,7 @@ from gazecore.errors import InputError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, write_evaluation
 from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
-from gazecore.evaluation.selection import select_images
+from gazecore.evaluation.selection import seen_in_training, select_images
 from gazecore.images.decode import Limits
 from gazecore.metrics.auc import auc
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
@@ -189,6 +189,7 @@ def test_some_metrics_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", corpus, [0, 1, 2, 3, 4])
     densities = Densities(corpus, corpus.image_ids[:5], run.location.uri, "centerbias")
     about = {
+        "seen_in_training": 0,
         "corpus": {"uri": "c"}, "left_out": {}, "run": "r", "baseline": "centerbias",
         "model": {"name": "m", "fingerprint": "f", "training": None},
     }  # fmt: skip
@@ -209,6 +210,7 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
     run = make_run(tmp_path / "run", corpus, [0, 1, 2, 3, 4])
     densities = Densities(corpus, corpus.image_ids[:5], run.location.uri, "centerbias")
     about = {
+        "seen_in_training": 3,
         "corpus": {"uri": "<script>alert(1)</script>"}, "left_out": {"images <b>": 3},
         "run": "r", "baseline": "centerbias",
         "model": {
@@ -228,12 +230,14 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
     assert "images &lt;b&gt;" in page
     assert "photo &lt;0&gt;.png" in page
     assert "trained on OSIE: 600 images" in page
+    assert "was trained on 3 of these images" in page
     assert page.count("data:image/jpeg;base64,") in (3, 4)
     assert page.count("data:image/png;base64,") == 1
 
 
 def test_a_page_without_examples() -> None:
     summary = {
+        "seen_in_training": 0,
         "corpus": {"uri": "c"}, "left_out": {}, "run": "r", "baseline": "uniform",
         "model": {"name": "m", "fingerprint": "f", "training": None}, "images": 1, "viewers": 1,
         "fixations": 2, "metrics": {}, "explained_information_gain": None,
@@ -267,6 +271,14 @@ def test_which_images_are_judged(tmp_path: Path) -> None:
             select_images(corpus, images, limit, None)
     with pytest.raises(InputError, match="no image with fixations"):
         select_images(corpus, "held-out", None, [ids[5]])
+
+
+def test_images_that_the_model_was_trained_on_are_known(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path)
+    ids = corpus.image_ids
+    assert seen_in_training(corpus, ids[:3], [ids[1], ids[5]]) == [ids[0], ids[2]]
+    assert seen_in_training(corpus, ids[:3], ["of another corpus", ids[1]]) == []
+    assert seen_in_training(corpus, ids[:3], None) == []
 
 
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
