@@ -19,7 +19,8 @@ What the default model reaches, judged by `gazecore evaluate`. Every figure is a
 images with its 95 % interval in brackets (bootstrap over images); [metrics.md](metrics.md) says
 what each metric is. The centre bias of an image is made from all other images of the corpus. The
 gold standard predicts people from people: each viewer from all the others or, where whole maps are
-compared (AUC-Judd, CC, KLDiv, SIM), half of the viewers from the other half.
+compared (AUC-Judd, CC, KLDiv, SIM), half of the viewers from the other half, which is no ceiling:
+the map of half of the viewers is a noisier target than that of all, by which the model is judged.
 
 ```sh
 gazecore ingest osie path/to/mit1003 --out corpora/mit1003

@@ -39,7 +39,8 @@ class EvaluateOptions:
     model: str | None = None
     """The model bundle to judge: a path or URI; by default the one that the package ships."""
     run: str | None = None
-    """Judge the densities of this run instead; images are matched by image_id."""
+    """Judge the densities of this run, without scoring; images are matched by image_id. With
+    --model, which must be the run's, what the model was trained on is known."""
     images: str | None = None
     """Judge only these: a text file with an image_id on each line, or `held-out` for those that the
     model's training held out. By default all that have fixations."""
@@ -61,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(options: EvaluateOptions) -> int:
     """Score what is not scored, judge, write and print."""
     configure_logging()
-    if options.model and options.run:
-        raise InputError("name --model or --run, not both")
+    _check(options)
     corpus = load_corpus(options.corpus)
     bundle = _bundle(options)
     held_out = bundle.training.get("held_out_images") if bundle else None
@@ -78,8 +78,9 @@ def evaluate(options: EvaluateOptions) -> int:
         },
         "run": densities.run,
         "baseline": options.baseline,
+        "asked": {"images": options.images, "limit": options.limit},
         "seen_in_training": len(seen_in_training(corpus, densities.images, held_out)),
-        "left_out": left_out | {why: count for why, count in densities.left_out.items() if count},
+        "left_out": left_out | densities.left_out,
     }
     with progress_bar("judging", len(densities.images)) as on_image:
         found = evaluate_densities(corpus, densities, options.judging, about, on_image)
@@ -89,11 +90,27 @@ def evaluate(options: EvaluateOptions) -> int:
 
 
 def _bundle(options: EvaluateOptions) -> ModelBundle | None:
-    """The model that is judged; None for a run of another than the default one."""
+    """The model that is judged; None for a run whose model is not named and not the default."""
     bundle = load_bundle(options.model or DEFAULT)
     if options.run and open_run(Location(options.run)).settings.model != bundle.fingerprint:
+        if options.model:
+            raise InputError(f"{options.run} was not scored with {options.model}")
         return None
     return bundle
+
+
+def _check(options: EvaluateOptions) -> None:
+    """Refuse what would write over other things, or mean nothing."""
+    out = Location(options.out)
+    for source in (options.corpus, options.run, options.baseline):
+        if source and f"{out.uri}/".startswith(f"{Location(source).uri}/"):
+            raise InputError(f"--out {options.out} lies in {source}: choose another folder")
+    ours = {"input.parquet", "run", "report.html", "summary.json"}
+    if (names := set(out.names())) and not names & ours:
+        raise InputError(f"--out {options.out} holds {min(names)}, which is of no evaluation")
+    scoring = (options.backbone_weights, options.cluster)
+    if options.run and scoring != (None, ClusterConfig()):
+        raise InputError("a run is scored already: options of scoring mean nothing with --run")
 
 
 def _score(options: EvaluateOptions, images: bytes) -> str:
@@ -128,7 +145,7 @@ def show(summary: Mapping[str, Any], page: str) -> None:
         table.add_column(title, justify=justify, no_wrap=True)
     for metric, found in summary["metrics"].items():
         table.add_row(METRIC_TITLES[metric][0], *(_interval(found[p]) for p in PREDICTORS))
-    out.print(table)
+    out.print(table, width=max(out.width, 110), crop=False)
     rows = [("left out", f"{count:,} {why}") for why, count in summary["left_out"].items()]
     if summary["explained_information_gain"]:
         rows.append(

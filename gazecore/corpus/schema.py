@@ -88,7 +88,12 @@ class Corpus:
 
 
 def load_corpus(uri: str) -> Corpus:
-    """Read a corpus directory. Raises CorpusError where there is none or it is damaged."""
+    """Read a corpus directory.
+
+    Raises:
+        CorpusError: there is none, it is damaged, two images have one id, or a fixation is on no
+            image of it or outside its image.
+    """
     location = Location(uri)
     tables = []
     for name, schema in (("images", IMAGES), ("fixations", FIXATIONS)):
@@ -100,4 +105,31 @@ def load_corpus(uri: str) -> Corpus:
                 f"{uri} is not a corpus, {name}.parquet: {one_line(error)}; "
                 "`gazecore ingest` makes one"
             ) from error
-    return Corpus(*tables)
+    corpus = Corpus(*tables)
+    problem = _problem(corpus)
+    if problem:
+        raise CorpusError(f"{uri}: {problem}; `gazecore ingest` makes a corpus without such")
+    return corpus
+
+
+def _problem(corpus: Corpus) -> str | None:
+    """What is wrong with a corpus, if anything."""
+    ids = corpus.image_ids
+    sizes = {row["image_id"]: (row["width"], row["height"]) for row in corpus.images.to_pylist()}
+    if len(sizes) < len(ids):
+        twice = next(i for i in sizes if ids.count(i) > 1)
+        return f"images.parquet has {twice!r} twice"
+    names = corpus.fixations["image_id"].to_pylist()
+    unknown = set(names) - set(sizes)
+    if unknown:
+        return f"fixations.parquet names {min(unknown)!r}, which images.parquet lacks"
+    limits = np.array([sizes[name] for name in names]).reshape(-1, 2)
+    points = np.column_stack([corpus.fixations[name].to_numpy() for name in ("x", "y")])
+    inside = ((points >= 0) & (points < limits)).all(axis=1)  # NaN is not inside
+    if not inside.all():
+        row = int(np.argmin(inside))
+        return (
+            f"row {row} of fixations.parquet is at {points[row].tolist()}, outside {names[row]!r} "
+            f"of {limits[row][0]}x{limits[row][1]} px"
+        )
+    return None

@@ -30,39 +30,51 @@ class Densities:
             baseline: `centerbias`, `uniform`, or a run.
 
         Raises:
-            InputError: there is no such run, or it has none of the images.
+            InputError: there is no such run, or no image remains.
         """
         results = read.open(run)
         self.run, self.model = results.run.location.uri, results.run.settings.model
         self._model = DensityLookup(results)
-        self._sizes = {r["image_id"]: (r["height"], r["width"]) for r in corpus.images.to_pylist()}
-        scored = self._model.by_shard(chosen)
-        if not scored:
-            raise InputError(
-                f"{run} has no density of any image that is to be judged: "
-                f"the corpus names them like {chosen[0]!r}"
-            )
-        self.left_out = {"images without a density": len(chosen) - len(scored)}
         self._baseline: DensityLookup | np.ndarray | None = None
+        sizes = {r["image_id"]: (r["height"], r["width"]) for r in corpus.images.to_pylist()}
+        scores = results.scores(["image_id", "status"]).to_pylist()
+        failed = {row["image_id"] for row in scores if row["status"] != "ok"}
+        there = self._model.by_shard(chosen)
+        images = [i for i in there if self._model.size(i) == sizes[i]]
+        self.left_out = {
+            "images that could not be scored": len(failed.intersection(chosen)),
+            "images that are not in the run": len(set(chosen) - set(there) - failed),
+            "images of another size in the run": len(there) - len(images),
+        }
         if baseline == "uniform":
             self._baseline = np.zeros((2, 2))
         elif baseline != "centerbias":
-            self._baseline = DensityLookup(read.open(baseline))
-            both = [i for i in scored if i in self._baseline]
-            self.left_out["images that the baseline lacks"] = len(scored) - len(both)
-            scored = both
-        if not scored:
-            raise InputError(f"the baseline {baseline} has no density of any of the images")
-        self.images = scored
+            try:
+                self._baseline = DensityLookup(read.open(baseline))
+            except InputError as error:
+                raise InputError(f"a baseline is centerbias, uniform or a run: {error}") from error
+            known = [
+                i for i in images if i in self._baseline and self._baseline.size(i) == sizes[i]
+            ]
+            self.left_out["images that the baseline lacks"] = len(images) - len(known)
+            images = known
+        self.left_out = {why: count for why, count in self.left_out.items() if count}
+        if not images:
+            reasons = [f"{count:,} {why}" for why, count in self.left_out.items()]
+            raise InputError(
+                f"no image can be judged: {', '.join(reasons)}; the corpus names them like "
+                f"{chosen[0]!r}"
+            )
+        self.images = images
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
         """Image, the model's log density and the baseline's, each on its grid."""
         for image_id in self.images:
             baseline = self._baseline
             if isinstance(baseline, DensityLookup):
-                baseline = baseline.on_grid(image_id, *self._sizes[image_id])
+                baseline = baseline.on_grid(image_id)
             yield image_id, self.of_model(image_id), baseline
 
     def of_model(self, image_id: str) -> np.ndarray:
         """The model's log density of one of `images`, on its grid."""
-        return self._model.on_grid(image_id, *self._sizes[image_id])
+        return self._model.on_grid(image_id)

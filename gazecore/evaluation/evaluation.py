@@ -26,6 +26,8 @@ from gazecore.evaluation.tables import fixation_table, image_table
 from gazecore.storage import Location
 from gazecore.view.report import render_report
 
+_MOST_THREADS = 16  # each holds maps of its image
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -53,7 +55,8 @@ def evaluate_densities(
         on_image: is called after each image.
     """
     evaluator = Evaluator(corpus, densities.images, config)
-    found = evaluator.judge_all(iter(densities), os.cpu_count() or 1, on_image)
+    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    found = evaluator.judge_all(iter(densities), threads, on_image)
     judgements = {i: found[i] for i in corpus.image_ids if i in found}
     images = image_table(corpus, judgements, config.metrics)
     fixations = fixation_table(corpus, judgements, config.metrics)
@@ -79,10 +82,7 @@ def write_evaluation(
     out: Location, evaluation: Evaluation, corpus: Corpus, densities: Densities
 ) -> None:
     """Write the four files; summary.json, which says that it is complete, comes last."""
-    for name, table in (("images", evaluation.images), ("fixations", evaluation.fixations)):
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        (out / f"{name}.parquet").publish(buffer.getvalue())
+    (out / "summary.json").remove()  # until all files are of this evaluation
     gains = {
         title: evaluation.images[column].drop_null().to_numpy()
         for title, column in (
@@ -96,7 +96,13 @@ def write_evaluation(
         evaluation.summary, {k: v for k, v in gains.items() if len(v)}, best, worst
     )
     (out / "report.html").publish(page.encode())
-    (out / "summary.json").publish((json.dumps(evaluation.summary, indent=2) + "\n").encode())
+    for name, table in (("images", evaluation.images), ("fixations", evaluation.fixations)):
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        (out / f"{name}.parquet").publish(buffer.getvalue())
+    (out / "summary.json").publish(
+        (json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n").encode()
+    )
 
 
 def image_list(corpus: Corpus, chosen: list[str]) -> bytes:

@@ -93,7 +93,11 @@ class Evaluator:
         recording = self._recording(image_id)
         size = (recording.height, recording.width)
         log_centerbias = self._log_centerbias(recording)
-        nonfixations = self._nonfixations.of_image(self._position[image_id])
+        nonfixations = (
+            self._nonfixations.of_image(self._position[image_id])
+            if "sauc" in self._config.metrics
+            else np.empty((0, 2))
+        )
         baseline = None if log_baseline is None else to_size(log_baseline, *size)
         common = (
             log_centerbias,

@@ -36,7 +36,7 @@ def best_and_worst(
     values = images[column].to_numpy(zero_copy_only=False)
     order = np.argsort(values if metric == "kldiv" else -values, kind="stable")
     order = order[~np.isnan(values[order])].tolist()
-    count = min(SHOWN, len(order) // 2)
+    best, worst = order[: min(SHOWN, (len(order) + 1) // 2)], order[::-1][: len(order) // 2]
     uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
     points = corpus.points()
 
@@ -46,7 +46,7 @@ def best_and_worst(
         density = densities.of_model(image_id)
         return Example(image_id, caption, _picture(uris[image_id], density, points[image_id]))
 
-    return [example(row) for row in order[:count]], [example(row) for row in order[::-1][:count]]
+    return [example(row) for row in best], [example(row) for row in worst[:SHOWN]]
 
 
 def _picture(uri: str, log_density: np.ndarray, points: np.ndarray) -> bytes | None:

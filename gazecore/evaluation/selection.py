@@ -32,9 +32,12 @@ def select_images(
     wanted = set(corpus.image_ids if images is None else _listed(corpus, images, held_out))
     points = corpus.points()
     chosen = [i for i in corpus.image_ids if i in wanted and len(points[i])]
-    left_out = {}
-    if len(chosen) < len(wanted):
-        left_out["images without fixations"] = len(wanted) - len(chosen)
+    left_out = {
+        "images that --images does not name": len(corpus.image_ids) - len(wanted),
+        "images without fixations": len(wanted) - len(chosen),
+        "images beyond --limit": len(chosen) - len(chosen[:limit]),
+    }
+    left_out = {why: count for why, count in left_out.items() if count}
     chosen = chosen[:limit]
     if not chosen:
         raise InputError("there is no image with fixations to judge")

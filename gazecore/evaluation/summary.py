@@ -27,7 +27,9 @@ def summarise(images: pa.Table, metrics: tuple[Metric, ...]) -> dict[str, Any]:
     Returns:
         `metrics`: for each metric and predictor the mean over images with `low` and `high`, or
         null; `metrics_over_fixations`: the same over fixations, for the metrics that single
-        fixations have; `explained_information_gain`: the model's share of the gold standard's.
+        fixations have; `explained_information_gain`: the model's share of the gold standard's, over
+        the images that have one, null where that is not surely above 0; `gold_standard_images`: how
+        many these are.
     """
     counts = images["fixations"].to_numpy().astype(np.float64)
 
@@ -50,6 +52,7 @@ def summarise(images: pa.Table, metrics: tuple[Metric, ...]) -> dict[str, Any]:
         "metrics": table(metrics, lambda values, _: average(values)),
         "metrics_over_fixations": table(single, average_over_fixations),
         "explained_information_gain": _explained(images) if "information_gain" in metrics else None,
+        "gold_standard_images": images.num_rows - images[f"{metrics[0]}_gold_standard"].null_count,
     }
 
 
@@ -58,7 +61,7 @@ def _explained(images: pa.Table) -> dict[str, float] | None:
         _column(images, f"information_gain_{name}") for name in ("model", "gold_standard")
     )
     there = ~np.isnan(gains) & ~np.isnan(limit)
-    if not there.any() or limit[there].sum() <= 0:
+    if not there.any() or average(limit[there]).low <= 0:
         return None
     return asdict(explained_information_gain(gains[there], limit[there]))
 

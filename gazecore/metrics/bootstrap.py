@@ -86,7 +86,7 @@ def ratio(
     return Interval(float(total[0] / total[1]), float(low), float(high))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _draws(images: int, resamples: int, seed: int) -> list[np.ndarray]:
     """How often each image is drawn, (resamples, images) in blocks; the same for all metrics."""
     rng, shares = np.random.default_rng(seed), np.full(images, 1 / images)

@@ -19,6 +19,7 @@ BANDWIDTHS = (0.005, 0.007, 0.01, 0.014, 0.02, 0.028, 0.04, 0.056, 0.08, 0.11, 0
 """Candidates, as shares of an image's longer side; the search goes on between the best ones."""
 
 _REFINEMENTS = 2
+_BLOCK = 512
 _LEAST_WEIGHT = 1e-6  # of each part: no pixel is impossible, and a viewer alone has a prediction
 
 
@@ -144,11 +145,15 @@ def _from_others(recording: Recording, bandwidth: float) -> np.ndarray:
     x, y = np.floor(recording.points).astype(int).T
     sigma = bandwidth * max(recording.height, recording.width)
     # Only fixated pixels are needed, so the kernel's value for each pair of fixations suffices.
-    pairs = kernel_rows(y, recording.height, sigma)[:, y]
-    pairs *= kernel_rows(x, recording.width, sigma)[:, x]
-    other = recording.subjects[:, None] != recording.subjects
-    with np.errstate(invalid="ignore"):
-        return np.asarray((pairs * other).sum(axis=0) / other.sum(axis=0))
+    down, across = kernel_rows(y, recording.height, sigma), kernel_rows(x, recording.width, sigma)
+    found = []
+    for start in range(0, len(x), _BLOCK):  # of thousands of fixations, not all pairs at once
+        block = slice(start, start + _BLOCK)
+        other = recording.subjects[:, None] != recording.subjects[block]
+        pairs = down[:, y[block]] * across[:, x[block]] * other
+        with np.errstate(invalid="ignore"):
+            found.append(pairs.sum(axis=0) / other.sum(axis=0))
+    return np.concatenate(found) if found else np.empty(0)
 
 
 def _most_likely_weights(parts: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ class Judgement:
 
     Attributes:
         fixations: metric to float64 (n,), those of PER_FIXATION that were asked for.
-        image: metric to value: the means of the above, and those of PER_IMAGE.
+        image: metric to value: the means of the above, and those of PER_IMAGE. NaN where there is
+            nothing to compare with: nonfixations, or pixels without a fixation.
     """
 
     fixations: dict[str, np.ndarray]
@@ -64,7 +65,7 @@ def judge(
             centre bias.
 
     Raises:
-        ValueError: an unknown metric, no fixation, or no nonfixation for the shuffled AUC.
+        ValueError: an unknown metric, or no fixation.
     """
     unknown = set(metrics) - set(METRICS)
     if unknown:
@@ -83,10 +84,15 @@ def judge(
         if "auc" in metrics:
             fixations["auc"] = auc(log_density, points, counts)
         if "auc_judd" in metrics:
-            image["auc_judd"] = auc_judd(log_density, points, counts)
+            unfixated = len(np.unique(np.floor(points), axis=0)) < log_density.size
+            image["auc_judd"] = auc_judd(log_density, points, counts) if unfixated else np.nan
     if "sauc" in metrics:
         ratio = saliency.for_shuffled_auc(log_density, log_centerbias)
-        fixations["sauc"] = shuffled_auc(ratio, points, nonfixations)
+        fixations["sauc"] = (
+            shuffled_auc(ratio, points, nonfixations)
+            if len(nonfixations)
+            else np.full(len(points), np.nan)
+        )
     if {"nss", "cc", "kldiv", "sim"} & set(metrics):
         density = saliency.for_nss(log_density)
     if "nss" in metrics:

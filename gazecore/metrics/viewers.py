@@ -16,6 +16,7 @@ from gazecore.metrics.auc import at, shares_below
 from gazecore.metrics.goldstandard import GoldStandard
 from gazecore.metrics.judgement import PER_FIXATION, PER_IMAGE, Judgement, judge
 from gazecore.metrics.kernels import kernel_rows
+from gazecore.metrics.nss import nss
 from gazecore.metrics.recording import Recording
 
 MAP_SIDE = 384
@@ -104,15 +105,13 @@ def _viewer_by_viewer(
         density += rest
         if "auc" in fixations:
             fixations["auc"][own] = shares_below(at(density, points), density)
-        if "sauc" in fixations:
+        if "sauc" in fixations and len(elsewhere):
             fixations["sauc"][own] = shares_below(
                 at(density, points) / at(prior, points),
                 density.ravel()[elsewhere] / prior_elsewhere,
             )
         if "nss" in fixations:
-            mean, flat = density.mean(dtype=np.float64), density.ravel()
-            deviation = np.sqrt(flat @ flat / flat.size - mean**2)
-            fixations["nss"][own] = (at(density, points) - mean) / deviation
+            fixations["nss"][own] = nss(density, points)
 
 
 def _half(

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 
 from gazecore.density.codec import decode
-from gazecore.errors import InputError
 from gazecore.results.read import Results
 from gazecore.results.schema import shard_name
 
@@ -15,48 +14,38 @@ _SHARDS_HELD = 4
 
 
 class DensityLookup:
-    """Where each image's density is; whole shards are read, and the last few are kept.
-
-    Attributes:
-        uri: the run's.
-    """
+    """Where each image's density is; whole shards are read, and the last few are kept."""
 
     def __init__(self, results: Results) -> None:
         """Read which images are in which shard."""
-        self.uri = results.run.location.uri
         self._folder = results.run.densities
-        self._shard = {
-            image_id: shard
-            for shard in sorted(results.run.shards_done())
-            for image_id in self._read(shard, ["image_id"])["image_id"].to_pylist()
-        }
+        self._shard: dict[str, int] = {}
+        self._size: dict[str, tuple[int, int]] = {}
+        for shard in sorted(results.run.shards_done()):
+            for row in self._read(shard, ["image_id", "height", "width"]).to_pylist():
+                self._shard[row["image_id"]] = shard
+                self._size[row["image_id"]] = (row["height"], row["width"])
         self._shard_rows = functools.lru_cache(_SHARDS_HELD)(self._rows)
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._shard
 
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Height and width of an image that has a density, pixels."""
+        return self._size[image_id]
+
     def by_shard(self, image_ids: Iterable[str]) -> list[str]:
         """Those of the images that have a density, in the order that reads every shard once."""
         return sorted((i for i in image_ids if i in self._shard), key=lambda i: self._shard[i])
 
-    def on_grid(self, image_id: str, height: int, width: int) -> np.ndarray:
-        """The log density on its stored grid, float64 (grid_height, grid_width), logsumexp 0.
+    def on_grid(self, image_id: str) -> np.ndarray:
+        """The log density of an image that has one, on its stored grid.
 
-        Args:
-            image_id: one that has a density.
-            height, width: that the image should have, pixels.
-
-        Raises:
-            InputError: it was scored at another size, so it is another image.
+        Returns:
+            float64 (grid_height, grid_width), natural logarithm, logsumexp 0.
         """
-        shard = self._shard[image_id]
-        table, rows = self._shard_rows(shard)
+        table, rows = self._shard_rows(self._shard[image_id])
         row = table.slice(rows[image_id], 1).to_pylist()[0]
-        if (row["height"], row["width"]) != (height, width):
-            raise InputError(
-                f"{image_id} is {row['width']}x{row['height']} in {self.uri}, "
-                f"but {width}x{height} in the corpus: they are not the same image"
-            )
         values = np.array(row["log_density"], dtype=np.int16).reshape(row["grid_height"], -1)
         return decode(values, row["log_offset"])
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.special import logsumexp
 
-from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
+from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus, load_corpus
 from gazecore.density.codec import encode
 from gazecore.density.resample import to_size
-from gazecore.errors import InputError
+from gazecore.errors import CorpusError, InputError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, write_evaluation
 from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
@@ -175,7 +175,7 @@ def test_a_corpus_of_single_viewers_has_no_gold_standard(tmp_path: Path) -> None
     corpus = make_corpus(tmp_path, viewers=1)
     run = make_run(tmp_path / "run", corpus, [0, 1, 2])
     densities = Densities(corpus, corpus.image_ids[:5], run.location.uri, "centerbias")
-    assert densities.left_out == {"images without a density": 2}
+    assert densities.left_out == {"images that are not in the run": 2}
     found = evaluate_densities(corpus, densities, CONFIG, {})
     assert found.summary["gold_standard"] is None
     assert found.summary["explained_information_gain"] is None
@@ -189,7 +189,7 @@ def test_some_metrics_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", corpus, [0, 1, 2, 3, 4])
     densities = Densities(corpus, corpus.image_ids[:5], run.location.uri, "centerbias")
     about = {
-        "seen_in_training": 0,
+        "seen_in_training": 0, "asked": {"images": None, "limit": None},
         "corpus": {"uri": "c"}, "left_out": {}, "run": "r", "baseline": "centerbias",
         "model": {"name": "m", "fingerprint": "f", "training": None},
     }  # fmt: skip
@@ -203,6 +203,8 @@ def test_some_metrics_alone(tmp_path: Path) -> None:
     assert html.escape(worst) in page[page.index("Worst predicted") :].split("</figure>")[0]
     assert "KLDiv" in page
     assert "Information gain<" not in page
+    assert "Information gain is over" not in page
+    assert "smoothed with 4 px" in page
 
 
 def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
     run = make_run(tmp_path / "run", corpus, [0, 1, 2, 3, 4])
     densities = Densities(corpus, corpus.image_ids[:5], run.location.uri, "centerbias")
     about = {
-        "seen_in_training": 3,
+        "seen_in_training": 3, "asked": {"images": None, "limit": 7},
         "corpus": {"uri": "<script>alert(1)</script>"}, "left_out": {"images <b>": 3},
         "run": "r", "baseline": "centerbias",
         "model": {
@@ -231,34 +233,39 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
     assert "photo &lt;0&gt;.png" in page
     assert "trained on OSIE: 600 images" in page
     assert "was trained on 3 of these images" in page
-    assert page.count("data:image/jpeg;base64,") in (3, 4)
+    assert "only the first 7 images" in page
+    assert page.count("data:image/jpeg;base64,") == 4  # of the five, but the one that is gone
+    assert "no ceiling" in page
     assert page.count("data:image/png;base64,") == 1
 
 
 def test_a_page_without_examples() -> None:
     summary = {
-        "seen_in_training": 0,
+        "seen_in_training": 0, "asked": {"images": None, "limit": None},
         "corpus": {"uri": "c"}, "left_out": {}, "run": "r", "baseline": "uniform",
         "model": {"name": "m", "fingerprint": "f", "training": None}, "images": 1, "viewers": 1,
         "fixations": 2, "metrics": {}, "explained_information_gain": None,
-        "settings": {"sigma": 35.0}, "gazecore_version": "1",
+        "settings": {"sigma": 35.0}, "gazecore_version": "1", "gold_standard_images": 0,
     }  # fmt: skip
     page = render_report(summary, {}, [], [Example("a.png", "nothing", None)])
     assert "the image cannot be read" in page
-    assert "over the uniform density" in page
+    assert "there is no gold standard" in page
     assert "Best predicted" not in page
 
 
 def test_which_images_are_judged(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path)
     ids = corpus.image_ids
-    assert select_images(corpus, None, 2, None)[0] == ids[:2]
+    assert select_images(corpus, None, 2, None) == (
+        ids[:2],
+        {"images without fixations": 1, "images beyond --limit": 3},
+    )
     assert select_images(corpus, "held-out", None, [ids[3], ids[1]])[0] == [ids[1], ids[3]]
     listed = tmp_path / "list.txt"
     listed.write_text(f"{ids[4]}\n\n{ids[5]}\n")
     assert select_images(corpus, str(listed), None, None) == (
         [ids[4]],
-        {"images without fixations": 1},
+        {"images that --images does not name": 4, "images without fixations": 1},
     )
     listed.write_text("other.png\n")
     for images, limit, message in (
@@ -285,20 +292,96 @@ def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path)
     ids = corpus.image_ids[:5]
     run = make_run(tmp_path / "run", corpus, [3, 4])
-    with pytest.raises(InputError, match="no density of any image"):
+    with pytest.raises(InputError, match=r"2 images that are not in the run; .* like 'photo <0>"):
         Densities(corpus, ids[:2], run.location.uri, "centerbias")
     with pytest.raises(InputError, match="not a run directory"):
         Densities(corpus, ids, str(tmp_path), "centerbias")
-    with pytest.raises(InputError, match="not a run directory"):
+    with pytest.raises(InputError, match="a baseline is centerbias, uniform or a run"):
         Densities(corpus, ids, run.location.uri, "centrebias")
     other = make_run(tmp_path / "other", corpus, [0])
-    with pytest.raises(InputError, match=r"baseline .* has no density"):
+    with pytest.raises(InputError, match="2 images that the baseline lacks"):
         Densities(corpus, ids, run.location.uri, other.location.uri)
     larger = corpus.images.to_pylist()
     larger[3]["width"] += 1
     changed = Corpus(pa.Table.from_pylist(larger, IMAGES), corpus.fixations)
-    with pytest.raises(InputError, match="not the same image"):
-        list(Densities(changed, ids, run.location.uri, "centerbias"))
+    left = Densities(changed, ids, run.location.uri, "centerbias")
+    assert left.images == [ids[4]]
+    assert left.left_out["images of another size in the run"] == 1
     for wrong in ({"sigma": 0.0}, {"sigma": float("nan")}, {"metrics": ()}):
         with pytest.raises(InputError, match="must"):
             EvaluationConfig(**wrong)
+
+
+def test_images_that_failed_are_told_from_images_that_were_not_scored(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path)
+    ids = corpus.image_ids
+    run = make_run(tmp_path / "run", corpus, [0, 1])
+    row = {"image_id": ids[2], "uri": "u", "status": "failed", "error": "decode_error"}
+    commit_shard(run, 7, [row], [])
+    found = Densities(corpus, ids[:5], run.location.uri, "centerbias")
+    assert found.left_out == {
+        "images that could not be scored": 1,
+        "images that are not in the run": 2,
+    }
+
+
+def test_odd_corpora_are_judged(tmp_path: Path) -> None:
+    """One image alone; every pixel fixated: some metrics have no value, and nothing breaks."""
+    corpus = make_corpus(tmp_path)
+    run = make_run(tmp_path / "run", corpus, [0, 1, 2]).location.uri
+    one = corpus.image_ids[0]
+    alone = Corpus(
+        corpus.images.slice(0, 1),
+        corpus.fixations.filter(pa.compute.field("image_id") == one),
+    )
+    found = evaluate_densities(alone, Densities(alone, [one], run, "centerbias"), CONFIG, {})
+    assert found.summary["metrics"]["sauc"]["model"] is None
+    assert found.summary["metrics"]["auc"]["model"]["mean"] > 0.5
+    json.dumps(found.summary, allow_nan=False)
+
+    small = [{"image_id": "s", "uri": "s", "height": 1, "width": 2}]
+    looks = [
+        {"image_id": "s", "subject": who, "index": 0, "x": x, "y": 0.5, "t": None, "duration": None}
+        for who, x in (("a", 0.5), ("a", 1.5), ("b", 0.5), ("b", 1.5))
+    ]
+    tiny = Corpus(pa.Table.from_pylist(small, IMAGES), pa.Table.from_pylist(looks, FIXATIONS))
+    settings = RunSettings("images", "a" * 64, "1024", 2, 1, Limits())
+    flat = begin_run(Location(str(tmp_path / "flat")), settings)
+    density = {
+        "image_id": "s", "height": 1, "width": 2, "grid_height": 1, "grid_width": 1,
+        "log_density": [0], "log_offset": 0.0,
+    }  # fmt: skip
+    commit_shard(flat, 0, [{"image_id": "s", "uri": "s", "status": "ok"}], [density])
+    densities = Densities(tiny, ["s"], flat.location.uri, "centerbias")
+    found = evaluate_densities(tiny, densities, CONFIG, {})
+    assert found.summary["metrics"]["auc_judd"]["model"] is None
+    assert found.summary["metrics"]["auc"]["model"]["mean"] == 0.5
+    json.dumps(found.summary, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": -1.0}, r"row 3 .* \[-1.0, .*\], outside 'photo <0>.png' of 64x48 px"),
+        ({"y": 48.0}, "outside"),
+        ({"x": float("nan")}, "outside"),
+        ({"image_id": "other"}, "names 'other', which images.parquet lacks"),
+    ],
+)
+def test_a_corpus_with_impossible_fixations_is_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    corpus = make_corpus(tmp_path)
+    rows = corpus.fixations.to_pylist()
+    rows[3].update(change)
+    Corpus(corpus.images, pa.Table.from_pylist(rows, FIXATIONS)).save(Location(str(tmp_path / "c")))
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(str(tmp_path / "c"))
+
+
+def test_a_corpus_with_two_images_of_one_id_is_refused(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path)
+    twice = pa.concat_tables([corpus.images, corpus.images.slice(2, 1)])
+    Corpus(twice, corpus.fixations).save(Location(str(tmp_path / "c")))
+    with pytest.raises(CorpusError, match=r"'photo <2>.png' twice"):
+        load_corpus(str(tmp_path / "c"))

@@ -6,6 +6,7 @@ from scipy.special import logsumexp
 
 from gazecore.metrics.goldstandard import GoldStandard
 from gazecore.metrics.judgement import METRICS, PER_FIXATION, PER_IMAGE, judge
+from gazecore.metrics.nss import nss
 from gazecore.metrics.recording import Recording
 from gazecore.metrics.viewers import judge_viewers
 
@@ -93,3 +94,14 @@ def test_one_viewer_alone_has_no_gold_standard() -> None:
     assert set(found.image) == set(METRICS)
     assert np.isnan(list(found.image.values())).all()
     assert np.isnan(found.fixations["auc"]).all()
+
+
+def test_viewers_who_hardly_agree_have_an_nss() -> None:
+    """A nearly uniform density, whose deviation is small against its mean."""
+    flat, seen = GoldStandard(0.05, (1e-3, 1e-4, 1 - 1.1e-3), ()), recording()
+    found = judge_viewers(flat, seen, prior(), elsewhere(), SIGMA, 30, ["nss"])
+    own = seen.subjects == 3
+    density = np.exp(flat.log_density(seen, prior(), subject=3))
+    np.testing.assert_allclose(
+        found.fixations["nss"][own], nss(density, seen.points[own]), rtol=1e-3
+    )

@@ -32,6 +32,7 @@ def test_a_model_is_scored_judged_and_continued(
     whole = gazecore_command(*arguments)
     assert whole.returncode == 0, whole.stderr
     assert "left out 1 images without fixations" in words(whole.stdout)
+    assert "left out 2 images beyond --limit" in words(first.stdout)
     assert "done before 3" in words(whole.stdout)
     assert "scored 2" in words(whole.stdout)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -53,25 +54,37 @@ def test_a_model_is_scored_judged_and_continued(
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     other = json.loads((tmp_path / "again" / "summary.json").read_text())
+    assert other["model"]["training"] is None
+    named = gazecore_command(
+        "evaluate", corpus, "--run", "out/run", "--model", "default", "--out", "other"
+    )
+    assert named.returncode == 2
+    assert "was not scored with default" in named.stderr
+    unused = gazecore_command("evaluate", corpus, "--run", "out/run", "--actors", "2", "--out", "o")
+    assert unused.returncode == 2
+    assert "mean nothing with --run" in unused.stderr
     assert other["metrics"] == {name: summary["metrics"][name] for name in ("nss", "cc")}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "default", "--run", "r"], "--model or --run, not both"),
         (["--run", "nowhere"], "is not a run directory"),
         (["--model", "nowhere"], "cannot read model bundle nowhere"),
         (["--images", "nowhere"], "cannot read the list nowhere"),
         (["--limit", "0"], "--limit must be positive"),
         (["--sigma", "-1"], "sigma must be positive"),
         (["--metrics", "speed"], "speed"),
+        (["--out", "corpus"], "--out corpus lies in"),
+        (["--out", "corpus/judged"], "lies in"),
+        (["--out", "photos"], "which is of no evaluation"),
     ],
 )
 def test_mistakes(
     gazecore_command: Command, corpus: str, arguments: list[str], message: str
 ) -> None:
-    found = gazecore_command("evaluate", corpus, "--out", "out", *arguments)
+    out = [] if "--out" in arguments else ["--out", "out"]
+    found = gazecore_command("evaluate", corpus, *out, *arguments)
     assert found.returncode == 2
     assert message in words(found.stdout + found.stderr)
     assert "Traceback" not in found.stderr
