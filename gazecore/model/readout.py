@@ -129,21 +129,24 @@ class Readout(nn.Module):
         bias = self.biases[0] - weight @ self.feature_mean
         x = weight.flatten(0, 1) @ features.flatten(2) + bias.flatten()[:, None]
         x = x.view(n * members, -1, h, w) @ _bilinear(w, width, x).T
+        later = list(zip(self.weights, self.biases, strict=True))[1:]
+        layers = [(kernel.repeat(n, 1, 1), b.repeat(n, 1)[..., None]) for kernel, b in later]
         # In bands of rows: the wide layers then take little memory, and stay in the CPU's caches.
         bands = [
-            self._pointwise((rows @ x).flatten(2))
+            self._pointwise((rows @ x).flatten(2), layers)
             for rows in torch.split(_bilinear(h, height, x), _ROWS)
         ]
         x = blur(torch.cat(bands, dim=2).view(n, members, height, width), self.log_blur.exp())
         x = x + self.centerbias_weight[:, None, None] * centerbias
         return x.flatten(2).log_softmax(dim=2).view_as(x)
 
-    def _pointwise(self, x: torch.Tensor) -> torch.Tensor:
-        """All layers after the first: (n * members, widths[0], p) to (n * members, 1, p)."""
+    def _pointwise(
+        self, x: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> torch.Tensor:
+        """Layers after the first: (n * members, widths[0], p) to (n * members, 1, p)."""
         activation = ACTIVATIONS[self.config.activation]
-        n = len(x) // self.config.members
-        for weight, bias in list(zip(self.weights, self.biases, strict=True))[1:]:
-            x = torch.baddbmm(bias.repeat(n, 1)[..., None], weight.repeat(n, 1, 1), activation(x))
+        for kernel, bias in layers:
+            x = torch.baddbmm(bias, kernel, activation(x))
         return x
 
 
@@ -164,7 +167,7 @@ def blur(maps: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     height, width = maps.shape[2:]
     widest = float(sigmas.detach().max())
     if not math.isfinite(widest):
-        return maps * math.nan
+        return maps * sigmas[:, None, None] * math.nan
     radius = max(1, min(math.ceil(4 * widest), 2 * max(height, width)))
     offsets = torch.arange(-radius, radius + 1, device=maps.device)
     kernels = torch.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from gazecore.errors import BundleError
 from gazecore.model.readout import Readout, ReadoutConfig, blur, mix, softplus
+from tests.reference import plain_readout
 
 
 def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None:
@@ -36,26 +37,6 @@ def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None
             torch.testing.assert_close(found[image, member], expected, rtol=0, atol=1e-9)
 
 
-def plainly(readout: Readout, features: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
-    """The readout's log densities in torch's own convolutions, interpolation and softplus."""
-    members = readout.config.members
-    std, mean = (x[:, None, None] for x in (readout.feature_std, readout.feature_mean))
-    x = (features - mean) / std
-    for number, (weight, bias) in enumerate(zip(readout.weights, readout.biases, strict=True)):
-        kernel, groups = weight.flatten(0, 1)[:, :, None, None], members if number else 1
-        x = F.conv2d(F.softplus(x) if number else x, kernel, bias.flatten(), groups=groups)
-        if number == 0:
-            x = F.interpolate(x, size=prior.shape, mode="bilinear", align_corners=False)
-    offsets = torch.arange(-8, 9)
-    kernels = torch.exp(-0.5 * (offsets / readout.log_blur.exp()[:, None]) ** 2)
-    kernels = (kernels / kernels.sum(dim=1, keepdim=True))[:, None]
-    x = F.pad(x, (8, 8, 8, 8), mode="replicate")
-    x = F.conv2d(x, kernels[:, :, None], groups=members)
-    x = F.conv2d(x, kernels[..., None], groups=members)
-    x = x + readout.centerbias_weight[:, None, None] * prior
-    return x.flatten(2).log_softmax(2).view_as(x)
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
 def test_densities_and_gradients_equal_those_of_the_plain_path(
     dtype: torch.dtype, tolerance: float
@@ -67,7 +48,7 @@ def test_densities_and_gradients_equal_those_of_the_plain_path(
     features = torch.randn(2, 64, 10, 7).to(dtype)
     prior = torch.randn(80, 56).to(dtype).flatten().log_softmax(0).view(80, 56)
     # Each member's own density, and their mixture.
-    found, expected = readout(features, prior), plainly(readout, features, prior)
+    found, expected = readout(features, prior), plain_readout(readout, features, prior)
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance / 10)
     at = (torch.arange(2)[:, None], torch.randint(80, (2, 50)), torch.randint(56, (2, 50)))
     parameters = list(readout.parameters())
