@@ -125,7 +125,8 @@ class FeatureCache:
             path = location / f"features-{i:05d}.parquet"
             if not path.exists():
                 raise CorpusError(f"{uri} is not complete: run `gazecore features` again")
-            self._files.append(pq.ParquetFile(path.fs.open(path.path)))
+            source = path.path if path.is_local else path.fs.open(path.path)
+            self._files.append(pq.ParquetFile(source, memory_map=path.is_local))
 
     def __len__(self) -> int:
         return len(self.image_ids)

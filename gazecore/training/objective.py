@@ -22,7 +22,9 @@ def readout_likelihood(
     readout: Readout, example: Example, centerbias: torch.Tensor
 ) -> torch.Tensor:
     """`log_likelihood` of a readout's density; `centerbias` is on the example's grid."""
-    return log_likelihood(mix(readout(example.features.float()[None], centerbias))[0], example)
+    members = readout(example.features.float()[None], centerbias).flatten(2)
+    # Members are mixed at the fixated cells alone.
+    return mix(members[..., example.cells, None]).mean()
 
 
 @torch.no_grad()
