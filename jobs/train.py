@@ -1,6 +1,8 @@
 """Train a readout on cached features."""
 
+import contextlib
 import dataclasses
+import functools
 import io
 import os
 import shlex
@@ -11,8 +13,10 @@ from typing import Annotated
 
 import pyarrow.parquet as pq
 from rich.progress import track
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from cluster.session import connected
+from cluster.trainer import WorkersConfig, train_members
 from gazecore.corpus.schema import load_corpus
 from gazecore.errors import InputError
 from gazecore.features.cache import FeatureCache
@@ -24,6 +28,7 @@ from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
 from gazecore.training.fit import SplitConfig, fit_bundle, pretrain
 from gazecore.training.folds import cross_validate
+from gazecore.training.loop import TrainMembers, train_here
 from gazecore.training.trainer import Epoch, TrainingConfig
 from jobs.command import err, out, run_command
 
@@ -56,6 +61,7 @@ class TrainOptions:
     """The corpus of --pretrain-cache."""
     pretraining: TrainingConfig = field(default_factory=TrainingConfig)
     """How that readout is trained."""
+    spread: OmitArgPrefixes[WorkersConfig] = field(default_factory=WorkersConfig)
 
     def __post_init__(self) -> None:
         if (self.pretrain_cache is None) != (self.pretrain_corpus is None):
@@ -79,11 +85,18 @@ def train(options: TrainOptions, command: str) -> int:
         show_epoch(f"member {member}/{members}", options.training, epoch)
 
     data = TrainingSet(FeatureCache(options.cache), load_corpus(options.corpus))
-    first = start(options, data.cache)
-    if options.split.cross_validate:
-        bundle, table = cross_validate(
-            data, options.name, options.split, options.training, show, first
-        )
+    with contextlib.ExitStack() as stack:
+        if options.spread.workers:
+            stack.enter_context(connected(options.spread.address))
+        first = start(options, data.cache)
+        how = (options.name, options.split, options.training, show, first)
+        where = trained_where(options, options.corpus, "members")
+        table = None
+        if options.split.cross_validate:
+            bundle, table = cross_validate(data, *how, where)
+        else:
+            bundle = fit_bundle(data, *how, where)
+    if table:
         scores = os.path.splitext(options.out)[0] + ".out-of-fold.parquet"
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
@@ -94,7 +107,6 @@ def train(options: TrainOptions, command: str) -> int:
             f"them: {scores}"
         )
     else:
-        bundle = fit_bundle(data, options.name, options.split, options.training, show, first)
         bundle, summary = judged(bundle, options)
     final = dataclasses.replace(bundle, training={**bundle.training, "command": command})
     Location(options.out).publish(final.to_bytes())
@@ -116,7 +128,23 @@ def start(options: TrainOptions, cache: FeatureCache) -> Readout | None:
         TrainingSet(first, load_corpus(options.pretrain_corpus)),
         options.split,
         options.pretraining,
-        lambda epoch: show_epoch("pretraining", options.pretraining, epoch),
+        lambda _, epoch: show_epoch("pretraining", options.pretraining, epoch),
+        trained_where(options, options.pretrain_corpus, "pretraining"),
+    )
+
+
+def trained_where(options: TrainOptions, corpus: str, stage: str) -> TrainMembers:
+    """What trains members: Ray's workers, with checkpoints beside the bundle, or this process."""
+    if not options.spread.workers:
+        return train_here
+    settings = dataclasses.asdict(options)
+    del settings["spread"]  # which decides nothing but the time
+    return functools.partial(
+        train_members,
+        corpus=Location(corpus).uri,
+        storage=Location(f"{os.path.splitext(options.out)[0]}.training") / stage,
+        identity=settings,
+        config=options.spread,
     )
 
 

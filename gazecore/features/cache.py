@@ -109,6 +109,7 @@ class FeatureCache:
     def __init__(self, uri: str) -> None:
         """Open a cache. Raises CorpusError where there is none or files are missing."""
         location = Location(uri)
+        self.uri = location.uri
         try:
             header = json.loads((location / "cache.json").read_bytes())
         except (OSError, ValueError) as error:

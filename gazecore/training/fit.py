@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +10,15 @@ from gazecore.errors import InputError
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet, channel_statistics
-from gazecore.training.loop import judge_images, member, mixture, new_readout, train_readout
+from gazecore.training.loop import (
+    Member,
+    TrainMembers,
+    judge_images,
+    mixture,
+    new_readout,
+    single,
+    train_here,
+)
 from gazecore.training.trainer import Epoch, TrainingConfig, side_by_side
 
 
@@ -51,6 +58,7 @@ def fit_bundle(
     training: TrainingConfig,
     report: Callable[[int, Epoch], None],
     start: Readout | None = None,
+    train_members: TrainMembers = train_here,
 ) -> ModelBundle:
     """Train a mixture of readouts and judge it on images that took no part.
 
@@ -61,6 +69,7 @@ def fit_bundle(
         report: is called with the member's number and each of its epochs.
         start: members begin as this readout's members, and keep its standardisation and shape;
             None: they begin at random.
+        train_members: where members are trained.
 
     Returns:
         A bundle whose metrics hold the information gain on the grid of the held-out images.
@@ -78,18 +87,17 @@ def fit_bundle(
     prior = data.centerbias(development)
     centerbias = torch.from_numpy(prior.log_density)
     members = [
-        train_readout(
+        Member(
+            number,
             first,
-            data,
             [i for i in development if fold[i] != number],
             [i for i in development if fold[i] == number],
             centerbias,
             replace(training, seed=training.seed + number),
-            partial(report, number),
         )
         for number, first in enumerate(starts(data, development, start, split.members, training), 1)
     ]
-    readout = mixture(members)
+    readout = mixture(train_members(data, members, report))
     with side_by_side() as pool:
         gains = [gain for gain, _ in judge_images(readout, data, held_out, centerbias, pool)]
     return ModelBundle(
@@ -135,7 +143,7 @@ def starts(
                 f"the readout to start from has activation {config.activation} and widths "
                 f"{config.widths}: set training.activation and training.widths to these"
             )
-        return [member(start, number) for number in range(count)]
+        return [single(start, number) for number in range(count)]
     standardisation = channel_statistics(data.cache, images)
     return [
         new_readout(*standardisation, replace(training, seed=training.seed + number))
@@ -147,18 +155,19 @@ def pretrain(
     data: TrainingSet,
     split: SplitConfig,
     training: TrainingConfig,
-    report: Callable[[Epoch], None],
+    report: Callable[[int, Epoch], None],
+    train_members: TrainMembers = train_here,
 ) -> Readout:
     """One readout trained on all images but the first fold, which decides when it stops; members
     can start from it."""
     fold = data.folds(split.folds, split.seed)
     train = [i for i in data.images if fold[i] != 0]
-    return train_readout(
+    member = Member(
+        0,
         new_readout(*channel_statistics(data.cache, train), training),
-        data,
         train,
         [i for i in data.images if fold[i] == 0],
         torch.from_numpy(data.centerbias(train).log_density),
         training,
-        report,
     )
+    return train_members(data, [member], report)[0]

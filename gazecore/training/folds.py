@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet
 from gazecore.training.fit import SplitConfig, starts
-from gazecore.training.loop import judge_images, mixture, train_readout
+from gazecore.training.loop import Member, TrainMembers, judge_images, mixture, train_here
 from gazecore.training.trainer import Epoch, TrainingConfig, side_by_side
 
 OUT_OF_FOLD = pa.schema(
@@ -68,6 +67,7 @@ def cross_validate(
     training: TrainingConfig,
     report: Callable[[int, Epoch], None],
     start: Readout | None = None,
+    train_members: TrainMembers = train_here,
 ) -> tuple[ModelBundle, pa.Table]:
     """Train one member per fold.
 
@@ -77,6 +77,7 @@ def cross_validate(
         split: says how many folds.
         training: how.
         report: is called with the fold's number, from 1, and each of its epochs.
+        train_members: where members are trained.
         start: see `fit_bundle`; its standardisation is that of all members.
 
     Returns:
@@ -87,21 +88,24 @@ def cross_validate(
         InputError: there are too few images.
     """
     folds = make_folds(data, split.folds, split.seed)
-    members, tables = [], []
-    for fold, first in zip(
-        folds, starts(data, data.images, start, len(folds), training), strict=True
-    ):
-        centerbias = torch.from_numpy(fold.centerbias.log_density)
-        number = fold.number + 1
-        config = replace(training, seed=training.seed + number)
-        members.append(
-            train_readout(
-                first, data, fold.train, fold.stop, centerbias, config, partial(report, number)
-            )
+    members = [
+        Member(
+            fold.number + 1,
+            first,
+            fold.train,
+            fold.stop,
+            torch.from_numpy(fold.centerbias.log_density),
+            replace(training, seed=training.seed + fold.number + 1),
         )
-        tables.append(judge_fold(members[-1], data, fold))
-    table = pa.concat_tables(tables)
-    return join(members, data, corpus_name, split, training, table), table
+        for fold, first in zip(
+            folds, starts(data, data.images, start, len(folds), training), strict=True
+        )
+    ]
+    readouts = train_members(data, members, report)
+    table = pa.concat_tables(
+        [judge_fold(one, data, fold) for one, fold in zip(readouts, folds, strict=True)]
+    )
+    return join(readouts, data, corpus_name, split, training, table), table
 
 
 def judge_fold(readout: Readout, data: TrainingSet, fold: Fold) -> pa.Table:

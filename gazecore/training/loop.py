@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import torch
 
@@ -53,18 +54,41 @@ def run(
     return trainer.best_readout()
 
 
-def train_readout(
-    start: Readout,
-    data: TrainingSet,
-    train: list[int],
-    held_out: list[int],
-    centerbias: torch.Tensor,
-    config: TrainingConfig,
-    report: Callable[[Epoch], None],
-) -> Readout:
-    """Train from the first step to the end in this process alone; see `Trainer` and `run`."""
-    with side_by_side() as pool:
-        return run(Trainer(start, train, centerbias, config, pool), data, held_out, report)
+@dataclass(frozen=True)
+class Member:
+    """A readout that is to be trained.
+
+    Attributes:
+        number: from 1.
+        start: where it begins.
+        train, held_out: images to train on, and those that decide which epoch was best.
+        centerbias: log density in normalised coordinates.
+        config: how.
+    """
+
+    number: int
+    start: Readout
+    train: list[int]
+    held_out: list[int]
+    centerbias: torch.Tensor
+    config: TrainingConfig
+
+
+TrainMembers = Callable[[TrainingSet, list[Member], Callable[[int, Epoch], None]], list[Readout]]
+"""Trains members, and reports each one's number and epochs: here, or on a cluster."""
+
+
+def train_here(
+    data: TrainingSet, members: list[Member], report: Callable[[int, Epoch], None]
+) -> list[Readout]:
+    """Train members one after the other in this process, from the first step to the end."""
+    found = []
+    for member in members:
+        with side_by_side() as pool:
+            trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool)
+            show = functools.partial(report, member.number)
+            found.append(run(trainer, data, member.held_out, show))
+    return found
 
 
 def judge_images(
@@ -99,7 +123,7 @@ def new_readout(mean: torch.Tensor, deviation: torch.Tensor, config: TrainingCon
     return readout
 
 
-def member(readout: Readout, number: int) -> Readout:
+def single(readout: Readout, number: int) -> Readout:
     """One member of a mixture as a readout of its own; `number` counts round and round."""
     config = readout.config
     number %= config.members

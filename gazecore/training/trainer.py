@@ -160,6 +160,11 @@ class Trainer:
         )
 
     @property
+    def steps(self) -> int:
+        """Steps taken since the first; the same on all ranks."""
+        return self.epoch * -(-len(self._images) // self.config.batch_size) + self._position
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are done or patience is at its end."""
         return self.epoch >= self.config.epochs or self._stale >= self.config.patience

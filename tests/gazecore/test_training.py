@@ -21,7 +21,7 @@ from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
 from gazecore.training.fit import SplitConfig, fit_bundle, pretrain
 from gazecore.training.folds import OUT_OF_FOLD, cross_validate, make_folds
-from gazecore.training.loop import judge_images, member, mixture, new_readout, run
+from gazecore.training.loop import judge_images, mixture, new_readout, run, single
 from gazecore.training.objective import judge, log_likelihood
 from gazecore.training.trainer import (
     Epoch,
@@ -37,8 +37,11 @@ IMAGE_COUNT = 18
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def make_corpus(folder: Path) -> Corpus:
     """Grey pictures of two shapes with a red square, which people look at nine times out of ten."""
-    folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     images, fixations = [], []
     for number in range(IMAGE_COUNT):
@@ -239,7 +242,7 @@ def test_losses_that_are_not_finite_end_the_training(data: TrainingSet, pool: Ex
         train(data, TrainingConfig(epochs=3, learning_rate=1e30), pool)
     trainer = make_trainer(data, TrainingConfig(), pool)
     with pytest.raises(InputError, match="no image to judge"):
-        run(trainer, data, [], lambda epoch: None)
+        run(trainer, data, [], lambda number, epoch: None)
     with pytest.raises(InputError, match="no image to train"):
         Trainer(trainer.readout, [], uniform(), TrainingConfig(), pool)
     for wrong in ({"epochs": 0}, {"learning_rate": -1.0}, {"weight_decay": -1.0}, {"patience": 0}):
@@ -297,7 +300,7 @@ def test_a_member_of_a_mixture_stands_alone() -> None:
     joined = Readout(ReadoutConfig(8, members=3)).requires_grad_(False)
     features, prior = torch.randn(1, 8, 2, 2), torch.zeros(16, 16)
     for number in (0, 2, 4):
-        alone = member(joined, number)(features, prior)[:, 0]
+        alone = single(joined, number)(features, prior)[:, 0]
         torch.testing.assert_close(alone, joined(features, prior)[:, number % 3])
 
 
@@ -318,14 +321,16 @@ def test_a_fitted_bundle_says_what_it_was_made_of(data: TrainingSet) -> None:
 
 
 def test_members_start_from_what_they_are_given(data: TrainingSet) -> None:
-    first = pretrain(data, SplitConfig(), TrainingConfig(epochs=1, seed=7), lambda epoch: None)
+    first = pretrain(
+        data, SplitConfig(), TrainingConfig(epochs=1, seed=7), lambda number, epoch: None
+    )
     bundle = fit_bundle(
         data, "squares", SplitConfig(folds=4, members=2),
         TrainingConfig(epochs=1, learning_rate=1e-9), lambda member, epoch: None, first,
     )  # fmt: skip
     for number in range(2):
         torch.testing.assert_close(
-            weights(member(bundle.readout, number)), weights(first), rtol=0, atol=1e-6
+            weights(single(bundle.readout, number)), weights(first), rtol=0, atol=1e-6
         )
     assert torch.equal(bundle.readout.feature_mean, first.feature_mean)
     with pytest.raises(InputError, match=r"training\.activation"):
@@ -367,7 +372,7 @@ def test_out_of_fold_scores_are_those_of_members_that_have_not_seen_the_image(
     assert bundle.readout.config.members == 3
     assert all(row["fixations"] == 30 for row in rows.values())
     for fold in make_folds(data, 3, seed=0):
-        one = member(bundle.readout, fold.number)
+        one = single(bundle.readout, fold.number)
         prior = torch.from_numpy(fold.centerbias.log_density)
         for i in fold.test:
             row = rows[data.cache.image_ids[i]]
