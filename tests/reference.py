@@ -15,6 +15,7 @@ import torchvision
 from scipy.ndimage import gaussian_filter
 
 from gazecore.model.bundle import ModelBundle
+from gazecore.model.readout import Readout
 from gazecore.model.vgg import Weights
 
 TAP_INDICES = {"conv5_1": 28, "relu5_1": 29, "relu5_2": 31, "conv5_3": 32, "relu5_4": 35}
@@ -77,3 +78,26 @@ def reference_log_density(
         members.append(log_density - torch.logsumexp(log_density.flatten(), 0))
     mixed = torch.logsumexp(torch.stack(members), dim=0) - math.log(len(members))
     return mixed.numpy()
+
+
+def plain_readout(readout: Readout, features: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    """`Readout.forward` in torch's own convolutions, interpolation and softplus.
+
+    The blur's widths must be those that a readout starts with.
+    """
+    members = readout.config.members
+    std, mean = (x[:, None, None] for x in (readout.feature_std, readout.feature_mean))
+    x = (features - mean) / std
+    for number, (weight, bias) in enumerate(zip(readout.weights, readout.biases, strict=True)):
+        kernel, groups = weight.flatten(0, 1)[:, :, None, None], members if number else 1
+        x = F.conv2d(F.softplus(x) if number else x, kernel, bias.flatten(), groups=groups)
+        if number == 0:
+            x = F.interpolate(x, size=prior.shape, mode="bilinear", align_corners=False)
+    offsets = torch.arange(-8, 9)
+    kernels = torch.exp(-0.5 * (offsets / readout.log_blur.exp()[:, None]) ** 2)
+    kernels = (kernels / kernels.sum(dim=1, keepdim=True))[:, None]
+    x = F.pad(x, (8, 8, 8, 8), mode="replicate")
+    x = F.conv2d(x, kernels[:, :, None], groups=members)
+    x = F.conv2d(x, kernels[..., None], groups=members)
+    x = x + readout.centerbias_weight[:, None, None] * prior
+    return x.flatten(2).log_softmax(2).view_as(x)

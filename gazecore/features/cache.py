@@ -9,6 +9,7 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -108,6 +109,7 @@ class FeatureCache:
     def __init__(self, uri: str) -> None:
         """Open a cache. Raises CorpusError where there is none or files are missing."""
         location = Location(uri)
+        self.uri = location.uri
         try:
             header = json.loads((location / "cache.json").read_bytes())
         except (OSError, ValueError) as error:
@@ -118,26 +120,39 @@ class FeatureCache:
         self.display_size: DisplaySize = header["display_size"]
         self.image_ids: list[str] = header["images"]
         count = -(-len(self.image_ids) // IMAGES_PER_FILE)
+        self._lock = threading.Lock()
         self._files = []
         for i in range(count):
             path = location / f"features-{i:05d}.parquet"
             if not path.exists():
                 raise CorpusError(f"{uri} is not complete: run `gazecore features` again")
-            self._files.append(pq.ParquetFile(path.fs.open(path.path)))
+            source = path.path if path.is_local else path.fs.open(path.path)
+            self._files.append(pq.ParquetFile(source, memory_map=path.is_local))
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def require(self, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:
+        """Raise CorpusError where `name`, made for these features, does not fit this cache's."""
+        if cache_key(spec, display_size) != cache_key(self.backbone, self.display_size):
+            raise CorpusError(
+                f"{name} is made for features of {spec.name} at display size {display_size}, the "
+                f"cache holds others, of {self.backbone.name} at {self.display_size}"
+            )
+
     def __getitem__(self, index: int) -> CachedImage:
         file, group = divmod(index, IMAGES_PER_FILE)
-        row = self._files[file].read_row_group(group).to_pylist()[0]
-        values = np.frombuffer(row["features"], dtype="<f2")
+        with self._lock:  # a file has one position for all threads
+            table = self._files[file].read_row_group(group, use_threads=False)
+        row = {name: table[name][0] for name in table.column_names}
+        # The arrays are views of Arrow's memory: no further copy of megabytes.
+        features = np.frombuffer(row["features"].as_buffer(), dtype="<f2")
         return CachedImage(
-            row["image_id"],
-            row["height"],
-            row["width"],
-            values.reshape(-1, row["grid_height"], row["grid_width"]),
-            np.frombuffer(row["thumbnail"], dtype="<f4"),
+            row["image_id"].as_py(),
+            row["height"].as_py(),
+            row["width"].as_py(),
+            features.reshape(-1, row["grid_height"].as_py(), row["grid_width"].as_py()),
+            np.frombuffer(row["thumbnail"].as_buffer(), dtype="<f4"),
         )
 
     def thumbnails(self) -> np.ndarray:

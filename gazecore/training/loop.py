@@ -1,161 +1,140 @@
-"""Training one readout on cached features."""
+"""The training loop of one readout, and what goes into it and comes out of it."""
 
-import copy
-import math
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from gazecore.errors import InputError, RunFailed
-from gazecore.features.cache import FeatureCache
+from gazecore.errors import InputError
 from gazecore.model.centerbias import on_grid
-from gazecore.model.readout import Activation, Readout, ReadoutConfig, mix
-from gazecore.training.objective import Batch, log_likelihoods, make_batches
+from gazecore.model.readout import Readout, ReadoutConfig
+from gazecore.training.examples import Example, TrainingSet
+from gazecore.training.objective import judge
+from gazecore.training.trainer import Epoch, Trainer, TrainingConfig, side_by_side
+
+_READ_AT_ONCE = 8
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a readout is trained.
-
-    Attributes:
-        epochs: passes over the training images; the learning rate falls to zero over them.
-        learning_rate: of Adam, at the start.
-        weight_decay: on the convolutions' weights (decoupled, Loshchilov & Hutter 2019).
-        batch_size: images per step, each weighted equally.
-        activation: nonlinearity between the 1x1 convolutions; softplus reached more than the
-            paper's relu.
-        seed: of the initial weights and of the order of the images.
-    """
-
-    epochs: int = 12
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
-    batch_size: int = 8
-    activation: Activation = "softplus"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"training.{name} must be positive, not {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise InputError("training.weight_decay must not be negative")
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch reached: training loss in nats per fixation, held-out information gain in bits
-    per fixation over the centre bias (images weighted equally), and the largest so far."""
-
-    number: int
-    loss: float
-    information_gain: float
-    best: float
-
-
-def train_readout(
-    cache: FeatureCache,
-    points: Mapping[str, np.ndarray],
-    train: list[int],
+def run(
+    trainer: Trainer,
+    data: TrainingSet,
     held_out: list[int],
-    centerbias: torch.Tensor,
-    standardisation: tuple[torch.Tensor, torch.Tensor],
-    config: TrainingConfig,
     report: Callable[[Epoch], None],
+    on_step: Callable[[], None] = lambda: None,
 ) -> Readout:
-    """Train a readout and keep the state that is best on the held-out images.
+    """Train to the end, from wherever the trainer stands.
 
     Args:
-        cache: features.
-        points: fixations of each image, (n, 2) x and y in pixels.
-        train, held_out: positions in the cache, each image with at least one fixation.
-        centerbias: log density in normalised coordinates.
-        standardisation: mean and deviation of each channel, from `channel_statistics`.
-        config: how.
+        trainer: new or restored.
+        data: holds the trainer's images.
+        held_out: images that decide which epoch was best; each rank judges its slice.
         report: is called after every epoch.
+        on_step: is called after every step, and may take `trainer.state()`.
+
+    Returns:
+        The readout of the best epoch.
 
     Raises:
-        InputError: there is no image to train on or to hold out.
+        InputError: no image is held out.
         RunFailed: the loss is not finite.
     """
-    if not train or not held_out:
-        raise InputError(f"{len(train)} images to train on and {len(held_out)} held out: too few")
-    torch.manual_seed(config.seed)
-    order = np.random.default_rng(config.seed)
-    readout = Readout(ReadoutConfig(cache.backbone.channels, activation=config.activation))
-    readout.feature_mean, readout.feature_std = standardisation
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": list(readout.weights), "weight_decay": config.weight_decay},
-            {
-                "params": [*readout.biases, readout.log_blur, readout.centerbias_weight],
-                "weight_decay": 0.0,
-            },
-        ],
-        lr=config.learning_rate,
-    )
-    steps = config.epochs * math.ceil(len(train) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    best, best_state = -math.inf, copy.deepcopy(readout.state_dict())
-    for number in range(1, config.epochs + 1):
-        losses = []
-        for batches in _steps(cache, points, order.permutation(train).tolist(), config.batch_size):
-            optimiser.zero_grad()
-            images = sum(len(batch.counts) for batch in batches)
-            loss = torch.zeros(())
-            for batch in batches:
-                loss = loss - _likelihoods(readout, batch, centerbias).sum() / images
-            if not torch.isfinite(loss):
-                raise RunFailed(
-                    f"the loss became {loss.item()} in epoch {number}: lower the learning rate"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.item())
-        gain = held_out_gain(readout, cache, points, held_out, centerbias)
-        if gain > best:
-            best, best_state = gain, copy.deepcopy(readout.state_dict())
-        report(Epoch(number, float(np.mean(losses)), gain, best))
-    readout.load_state_dict(best_state)
+    if not held_out:
+        raise InputError("there is no image to judge the epochs by")
+    own = held_out[trainer.peers.rank :: trainer.peers.ranks]
+    while not trainer.finished:
+        shares = trainer.shares()
+        steps = data.read(share.images for share in shares)
+        for share, examples in zip(shares, steps, strict=True):
+            trainer.step(examples, share.total)
+            on_step()
+        found = judge_images(trainer.readout, data, own, trainer.centerbias, trainer.pool)
+        report(trainer.end_epoch([gain for gain, _ in found]))
+    return trainer.best_readout()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A readout that is to be trained.
+
+    Attributes:
+        number: from 1.
+        start: where it begins.
+        train, held_out: images to train on, and those that decide which epoch was best.
+        centerbias: log density in normalised coordinates.
+        config: how.
+    """
+
+    number: int
+    start: Readout
+    train: list[int]
+    held_out: list[int]
+    centerbias: torch.Tensor
+    config: TrainingConfig
+
+
+TrainMembers = Callable[[TrainingSet, list[Member], Callable[[int, Epoch], None]], list[Readout]]
+"""Trains members, and reports each one's number and epochs: here, or on a cluster."""
+
+
+def train_here(
+    data: TrainingSet, members: list[Member], report: Callable[[int, Epoch], None]
+) -> list[Readout]:
+    """Train members one after the other in this process, from the first step to the end."""
+    found = []
+    for member in members:
+        with side_by_side() as pool:
+            trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool)
+            show = functools.partial(report, member.number)
+            found.append(run(trainer, data, member.held_out, show))
+    return found
+
+
+def judge_images(
+    readout: Readout,
+    data: TrainingSet,
+    images: list[int],
+    centerbias: torch.Tensor,
+    pool: Executor,
+) -> list[tuple[float, float]]:
+    """`judge` of each image.
+
+    Args:
+        readout, data, images: what is judged, on which images.
+        centerbias: log density in normalised coordinates.
+        pool: from `side_by_side`.
+    """
+    prior = functools.lru_cache(maxsize=64)(functools.partial(on_grid, centerbias))
+
+    def judge_example(example: Example) -> tuple[float, float]:
+        return judge(readout, example, prior(*example.grid))
+
+    groups = [images[i : i + _READ_AT_ONCE] for i in range(0, len(images), _READ_AT_ONCE)]
+    return [found for examples in data.read(groups) for found in pool.map(judge_example, examples)]
+
+
+def new_readout(mean: torch.Tensor, deviation: torch.Tensor, config: TrainingConfig) -> Readout:
+    """A readout with random weights that reads channels of this mean and deviation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        readout = Readout(ReadoutConfig(len(mean), config.widths, config.activation))
+    readout.feature_mean, readout.feature_std = mean, deviation
     return readout
 
 
-@torch.no_grad()
-def held_out_gain(
-    readout: Readout,
-    cache: FeatureCache,
-    points: Mapping[str, np.ndarray],
-    images: list[int],
-    centerbias: torch.Tensor,
-) -> float:
-    """Information gain over the centre bias on the grid, bits per fixation, mean over images."""
-    gains = []
-    for batches in _steps(cache, points, images, size=8):
-        for batch in batches:
-            baseline = on_grid(centerbias, *batch.grid).expand(len(batch.counts), *batch.grid)
-            gains.append(
-                _likelihoods(readout, batch, centerbias) - log_likelihoods(baseline, batch)
-            )
-    return float(torch.cat(gains).mean() / math.log(2))
-
-
-def channel_statistics(cache: FeatureCache, images: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel over positions and images, each float32 (channels,)."""
-    sums = np.zeros(cache.backbone.channels)
-    squares, count = sums.copy(), 0
-    for i in images:
-        values = cache[i].features.reshape(len(sums), -1).astype(np.float32)
-        sums += values.sum(axis=1)
-        squares += np.einsum("cp,cp->c", values, values)
-        count += values.shape[1]
-    mean = sums / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    # A channel that never varies carries nothing; it must not be blown up.
-    deviation[deviation < 1e-6] = 1.0
-    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
+def single(readout: Readout, number: int) -> Readout:
+    """One member of a mixture as a readout of its own; `number` counts round and round."""
+    config = readout.config
+    number %= config.members
+    alone = Readout(ReadoutConfig(config.channels, config.widths, config.activation))
+    alone.load_state_dict(
+        {
+            key: value if key.startswith("feature_") else value[number : number + 1]
+            for key, value in readout.state_dict().items()
+        }
+    )
+    return alone
 
 
 def mixture(readouts: list[Readout]) -> Readout:
@@ -172,15 +151,3 @@ def mixture(readouts: list[Readout]) -> Readout:
         }
     )
     return joined.eval().requires_grad_(False)
-
-
-def _steps(
-    cache: FeatureCache, points: Mapping[str, np.ndarray], images: list[int], size: int
-) -> Iterator[list[Batch]]:
-    for start in range(0, len(images), size):
-        cached = [cache[i] for i in images[start : start + size]]
-        yield make_batches(cached, [points[image.image_id] for image in cached])
-
-
-def _likelihoods(readout: Readout, batch: Batch, centerbias: torch.Tensor) -> torch.Tensor:
-    return log_likelihoods(mix(readout(batch.features, on_grid(centerbias, *batch.grid))), batch)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from gazecore.errors import BundleError
-from gazecore.model.readout import Readout, ReadoutConfig, blur, mix
+from gazecore.model.readout import Readout, ReadoutConfig, blur, mix, softplus
+from tests.reference import plain_readout
 
 
 def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None:
@@ -34,6 +35,46 @@ def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None
             expected = torch.from_numpy(smooth) + readout.centerbias_weight[member] * prior
             expected = expected - torch.logsumexp(expected.flatten(), 0)
             torch.testing.assert_close(found[image, member], expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
+def test_densities_and_gradients_equal_those_of_the_plain_path(
+    dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(5)
+    readout = Readout(ReadoutConfig(channels=64, members=2)).to(dtype)
+    readout.feature_mean, readout.feature_std = torch.randn(64).to(dtype), torch.full((64,), 2.0)
+    readout.feature_std = readout.feature_std.to(dtype)
+    features = torch.randn(2, 64, 10, 7).to(dtype)
+    prior = torch.randn(80, 56).to(dtype).flatten().log_softmax(0).view(80, 56)
+    # Each member's own density, and their mixture.
+    found, expected = readout(features, prior), plain_readout(readout, features, prior)
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance / 10)
+    at = (torch.arange(2)[:, None], torch.randint(80, (2, 50)), torch.randint(56, (2, 50)))
+    parameters = list(readout.parameters())
+    ours = torch.autograd.grad(-mix(found)[at].mean(), parameters)
+    plain = torch.autograd.grad(-mix(expected)[at].mean(), parameters)
+    for one, other in zip(ours, plain, strict=True):
+        # The last bias alone has no gradient but rounding's.
+        scale = max(float(other.abs().max()), 1e-3)
+        torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=tolerance)
+
+
+def test_softplus_is_torchs() -> None:
+    x = torch.linspace(-120, 120, 4001)
+    torch.testing.assert_close(softplus(x), F.softplus(x), rtol=3e-7, atol=1.5e-7)
+    assert torch.isnan(softplus(torch.tensor([math.nan]))).all()
+    inputs = torch.linspace(-30, 90, 25, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(softplus, inputs)
+
+
+def test_mirrored_features_give_the_mirrored_density() -> None:
+    # So mirrored copies of cached features would teach nothing that the originals do not.
+    torch.manual_seed(6)
+    readout = Readout(ReadoutConfig(channels=4)).requires_grad_(False)
+    features, prior = torch.randn(1, 4, 5, 6), torch.zeros(40, 48)
+    mirrored = readout(features.flip(3), prior)
+    torch.testing.assert_close(mirrored, readout(features, prior).flip(3), rtol=0, atol=1e-5)
 
 
 def test_members_do_not_see_each_other() -> None:

@@ -1,4 +1,7 @@
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,26 +14,34 @@ from PIL import Image
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.errors import CorpusError, InputError, RunFailed
 from gazecore.features.cache import FeatureCache, write_cache
-from gazecore.model.backbone import TinyBackbone
+from gazecore.model.backbone import TINY_SPEC, TinyBackbone
+from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig, mix
 from gazecore.storage import Location
-from gazecore.training.fit import SplitConfig, fit_bundle, split_images
-from gazecore.training.loop import (
+from gazecore.training.examples import TrainingSet, channel_statistics, make_example
+from gazecore.training.fit import SplitConfig, fit_bundle, pretrain
+from gazecore.training.folds import OUT_OF_FOLD, cross_validate, make_folds
+from gazecore.training.loop import judge_images, mixture, new_readout, run, single
+from gazecore.training.objective import judge, log_likelihood
+from gazecore.training.trainer import (
     Epoch,
+    Peers,
+    Trainer,
     TrainingConfig,
-    channel_statistics,
-    mixture,
-    train_readout,
+    side_by_side,
 )
-from gazecore.training.objective import log_likelihoods, make_batches
+from tests.reference import plain_readout
 
 IMAGE_COUNT = 18
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def make_corpus(folder: Path) -> Corpus:
     """Grey pictures of two shapes with a red square, which people look at nine times out of ten."""
-    folder = tmp_path_factory.mktemp("corpus")
     rng = np.random.default_rng(0)
     images, fixations = [], []
     for number in range(IMAGE_COUNT):
@@ -67,79 +78,202 @@ def cache(cache_folder: str) -> FeatureCache:
     return FeatureCache(cache_folder)
 
 
+@pytest.fixture(scope="module")
+def data(cache: FeatureCache, corpus: Corpus) -> TrainingSet:
+    return TrainingSet(cache, corpus)
+
+
+@pytest.fixture
+def pool() -> Iterator[Executor]:
+    with side_by_side() as pool:
+        yield pool
+
+
 def uniform() -> torch.Tensor:
     return torch.full((128, 128), -2 * float(np.log(128)))
 
 
-def train(cache: FeatureCache, corpus: Corpus, config: TrainingConfig) -> list[Epoch]:
+def make_trainer(
+    data: TrainingSet, config: TrainingConfig, pool: Executor, peers: Peers | None = None
+) -> Trainer:
+    """On the first 13 images; the other 5 are held out."""
+    readout = new_readout(*channel_statistics(data.cache, range(13)), config)
+    return Trainer(readout, list(range(13)), uniform(), config, pool, peers or Peers())
+
+
+def train(data: TrainingSet, config: TrainingConfig, pool: Executor) -> list[Epoch]:
     epochs: list[Epoch] = []
-    train_readout(
-        cache, corpus.points(), list(range(13)), list(range(13, 18)), uniform(),
-        channel_statistics(cache, list(range(13))), config, epochs.append,
-    )  # fmt: skip
+    run(make_trainer(data, config, pool), data, list(range(13, 18)), epochs.append)
     return epochs
 
 
-def test_training_finds_what_people_look_at(cache: FeatureCache, corpus: Corpus) -> None:
-    epochs = train(cache, corpus, TrainingConfig(epochs=8, learning_rate=3e-2, batch_size=4))
+def weights(readout: Readout) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in readout.state_dict().values()])
+
+
+def test_training_finds_what_people_look_at(data: TrainingSet, pool: Executor) -> None:
+    config = TrainingConfig(epochs=8, patience=8, learning_rate=3e-2, batch_size=4)
+    epochs = train(data, config, pool)
     # 90 % of the fixations on 24 x 24 of 128 x 96 pixels: at most 3.4 bit over uniform.
     assert 1.5 < epochs[-1].best < 3.4
     assert epochs[-1].loss < epochs[0].loss
     assert epochs[-1].best == max(e.information_gain for e in epochs)
 
 
-def test_the_same_seed_trains_the_same(cache: FeatureCache, corpus: Corpus) -> None:
+def test_the_same_seed_trains_the_same(data: TrainingSet, pool: Executor) -> None:
     config = TrainingConfig(epochs=1)
-    assert train(cache, corpus, config) == train(cache, corpus, config)
-    assert train(cache, corpus, config) != train(cache, corpus, replace(config, seed=1))
+    first = train(data, config, pool)
+    with ThreadPoolExecutor(5) as larger:
+        assert train(data, config, larger) == first
+    assert train(data, replace(config, seed=1), pool) != first
 
 
-def test_the_best_state_is_kept_not_the_last(
-    cache: FeatureCache, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    states = []
-
-    def gains(readout: Readout, *_: object) -> float:
-        states.append({k: v.clone() for k, v in readout.state_dict().items()})
-        return [0.1, 0.9, 0.5][len(states) - 1]
-
-    monkeypatch.setattr("gazecore.training.loop.held_out_gain", gains)
-    readout = train_readout(
-        cache, corpus.points(), list(range(6)), [7], uniform(),
-        channel_statistics(cache, [0, 1]), TrainingConfig(epochs=3), lambda epoch: None,
+def test_a_step_equals_the_plain_one(data: TrainingSet, pool: Executor) -> None:
+    config = TrainingConfig(batch_size=5)
+    trainer = make_trainer(data, config, pool)
+    plain = new_readout(*channel_statistics(data.cache, range(13)), config)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": list(plain.weights), "weight_decay": config.weight_decay},
+            {"params": [*plain.biases, plain.log_blur, plain.centerbias_weight],
+             "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
     )  # fmt: skip
-    for key, value in readout.state_dict().items():
-        assert torch.equal(value, states[1][key])
-    assert any(not torch.equal(v, states[2][k]) for k, v in readout.state_dict().items())
+    share = trainer.shares()[0]
+    (examples,) = data.read([share.images])
+    found = trainer.step(examples, share.total)
+    loss = torch.zeros(())
+    for example in examples:
+        density = plain_readout(
+            plain, example.features.float()[None], on_grid(uniform(), *example.grid)
+        )
+        loss = loss - log_likelihood(density[0, 0], example) / 5
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    assert found == pytest.approx(loss.item(), rel=1e-6)
+    for ours, theirs in zip(trainer.readout.parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_losses_that_are_not_finite_end_the_training(cache: FeatureCache, corpus: Corpus) -> None:
+def test_the_best_state_is_kept_and_patience_ends(data: TrainingSet, pool: Executor) -> None:
+    trainer = make_trainer(data, TrainingConfig(epochs=9, patience=2, learning_rate=1e-2), pool)
+    states = []
+    for gain in (0.1, 0.9, 0.5, 0.8):
+        assert not trainer.finished
+        share = trainer.shares()[0]
+        (examples,) = data.read([share.images])
+        trainer.step(examples, share.total)
+        states.append(weights(trainer.readout).clone())
+        trainer.end_epoch([gain])
+    assert trainer.finished
+    assert trainer.best == 0.9
+    assert torch.equal(weights(trainer.best_readout()), states[1])
+    assert not torch.equal(weights(trainer.best_readout()), states[-1])
+
+
+@pytest.mark.parametrize("stops", [[1], [4], [3, 5, 8], [9]])
+def test_training_that_stops_anywhere_goes_on_to_the_same_weights(
+    data: TrainingSet, pool: Executor, tmp_path: Path, stops: list[int]
+) -> None:
+    config = TrainingConfig(epochs=3, learning_rate=1e-2, batch_size=4)
+    whole: list[Epoch] = []
+    expected = run(make_trainer(data, config, pool), data, [14, 15], whole.append)
+
+    class Stop(Exception):
+        pass
+
+    epochs: list[Epoch] = []
+    trainer, steps = make_trainer(data, config, pool), 0
+
+    def on_step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps in stops:
+            torch.save(trainer.state(), tmp_path / "state")
+            raise Stop
+
+    for _ in stops:
+        with pytest.raises(Stop):
+            run(trainer, data, [14, 15], epochs.append, on_step)
+        trainer = make_trainer(data, config, pool)
+        trainer.restore(torch.load(tmp_path / "state", weights_only=True))
+    found = run(trainer, data, [14, 15], epochs.append, on_step)
+    assert epochs == whole
+    assert torch.equal(weights(found), weights(expected))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_any_number_of_ranks_trains_the_same(data: TrainingSet, pool: Executor, ranks: int) -> None:
+    # 13 images in batches of 4: the last batch has one, so that some ranks have none.
+    config = TrainingConfig(epochs=2, learning_rate=1e-2, batch_size=4)
+    alone: list[Epoch] = []
+    run(make_trainer(data, config, pool), data, [13, 14, 15], alone.append)
+    barrier = threading.Barrier(ranks)
+    inbox: list[list[torch.Tensor]] = [[] for _ in range(ranks)]
+
+    def make(rank: int) -> Trainer:
+        def all_reduce(tensors: list[torch.Tensor]) -> None:
+            inbox[rank] = [tensor.clone() for tensor in tensors]
+            barrier.wait()
+            for number, tensor in enumerate(tensors):
+                tensor.copy_(torch.stack([box[number] for box in inbox]).sum(dim=0))
+            barrier.wait()
+
+        return make_trainer(data, config, pool, Peers(rank, ranks, all_reduce))
+
+    def together(trainer: Trainer) -> tuple[list[Epoch], torch.Tensor]:
+        epochs: list[Epoch] = []
+        return epochs, weights(run(trainer, data, [13, 14, 15], epochs.append))
+
+    with ThreadPoolExecutor(ranks) as threads:
+        found = list(threads.map(together, [make(rank) for rank in range(ranks)]))
+    for epochs, state in found:
+        assert torch.equal(state, found[0][1])
+        for one, other in zip(epochs, alone, strict=True):
+            assert one.loss == pytest.approx(other.loss, abs=1e-5)
+            assert one.information_gain == pytest.approx(other.information_gain, abs=1e-4)
+
+
+def test_losses_that_are_not_finite_end_the_training(data: TrainingSet, pool: Executor) -> None:
     with pytest.raises(RunFailed, match="lower the learning rate"):
-        train(cache, corpus, TrainingConfig(epochs=3, learning_rate=1e30))
-    with pytest.raises(InputError, match="too few"):
-        train_readout(cache, corpus.points(), [], [1], uniform(), (torch.zeros(8), torch.ones(8)),
-                      TrainingConfig(), lambda epoch: None)  # fmt: skip
-    for wrong in ({"epochs": 0}, {"learning_rate": -1.0}, {"weight_decay": -1.0}):
+        train(data, TrainingConfig(epochs=3, learning_rate=1e30), pool)
+    trainer = make_trainer(data, TrainingConfig(), pool)
+    with pytest.raises(InputError, match="no image to judge"):
+        run(trainer, data, [], lambda number, epoch: None)
+    with pytest.raises(InputError, match="no image to train"):
+        Trainer(trainer.readout, [], uniform(), TrainingConfig(), pool)
+    for wrong in ({"epochs": 0}, {"learning_rate": -1.0}, {"weight_decay": -1.0}, {"patience": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             TrainingConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_images_weigh_equally_whatever_their_fixations(cache: FeatureCache) -> None:
-    images = [cache[1], cache[3]]
-    few = np.array([[0.5, 0.5]])
-    many = np.array([[100.0, 90.0]] * 50)
-    (batch,) = make_batches(images, [few, many])
-    assert batch.grid == (192, 256)
-    log_density = torch.randn(2, 192, 256)
-    found = log_likelihoods(log_density, batch)
-    assert found[0] == log_density[0, 1, 1]
-    assert found[1] == pytest.approx(float(log_density[1, 180, 200]), rel=1e-5)
+def test_threads_are_as_before_once_images_have_gone_side_by_side() -> None:
+    before = torch.get_num_threads()
+    with side_by_side() as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+    assert torch.get_num_threads() == before
 
 
-def test_images_of_different_shapes_go_into_batches_of_their_own(cache: FeatureCache) -> None:
-    batches = make_batches([cache[i] for i in range(4)], [np.array([[1.0, 1.0]])] * 4)
-    assert [len(batch.counts) for batch in batches] == [2, 2]
-    assert batches[0].features.shape[2:] == (32, 24)
+def test_fixations_weigh_equally_within_an_image(cache: FeatureCache) -> None:
+    example = make_example(cache[1], np.array([[0.5, 0.5], [100.0, 90.0], [100.2, 90.2]]))
+    assert example.grid == (192, 256)
+    assert example.features.dtype == torch.float16
+    log_density = torch.randn(192, 256)
+    expected = (log_density[1, 1] + 2 * log_density[180, 200]) / 3
+    torch.testing.assert_close(log_likelihood(log_density, example), expected)
+    upright = make_example(cache[0], np.array([[95.9, 127.9]]))
+    assert upright.grid == (256, 192)
+    assert upright.cells.tolist() == [256 * 192 - 1]
+
+
+def test_groups_are_read_in_order_and_may_be_empty(data: TrainingSet) -> None:
+    groups = [[3, 1], [], [5]]
+    read = list(data.read(groups))
+    assert [len(examples) for examples in read] == [2, 0, 1]
+    assert np.array_equal(read[0][0].features, data.cache[3].features)
 
 
 def test_channel_statistics_are_numpys(cache: FeatureCache) -> None:
@@ -161,20 +295,101 @@ def test_a_mixture_holds_its_members() -> None:
     assert mix(joined).exp().sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_fitted_bundle_says_what_it_was_made_of(cache: FeatureCache, corpus: Corpus) -> None:
+def test_a_member_of_a_mixture_stands_alone() -> None:
+    torch.manual_seed(0)
+    joined = Readout(ReadoutConfig(8, members=3)).requires_grad_(False)
+    features, prior = torch.randn(1, 8, 2, 2), torch.zeros(16, 16)
+    for number in (0, 2, 4):
+        alone = single(joined, number)(features, prior)[:, 0]
+        torch.testing.assert_close(alone, joined(features, prior)[:, number % 3])
+
+
+def test_a_fitted_bundle_says_what_it_was_made_of(data: TrainingSet) -> None:
     split = SplitConfig(folds=4, members=2)
     bundle = fit_bundle(
-        cache, corpus, "squares", split, TrainingConfig(epochs=4, learning_rate=2e-2),
+        data, "squares", split, TrainingConfig(epochs=4, learning_rate=2e-2),
         lambda member, epoch: None,
     )  # fmt: skip
     held_out = bundle.training["held_out_images"]
-    fold = split_images(cache, split)
-    assert held_out == [cache.image_ids[i] for i in np.flatnonzero(fold == 0)]
+    fold = data.folds(split.folds, split.seed)
+    assert held_out == [data.cache.image_ids[i] for i in np.flatnonzero(fold == 0)]
     assert bundle.training["images"] == IMAGE_COUNT - len(held_out)
     assert bundle.readout.config.members == 2
     assert bundle.metrics["grid_information_gain"] > 0.5
     with pytest.raises(InputError, match="members need"):
         SplitConfig(folds=4, members=3)
+
+
+def test_members_start_from_what_they_are_given(data: TrainingSet) -> None:
+    first = pretrain(
+        data, SplitConfig(), TrainingConfig(epochs=1, seed=7), lambda number, epoch: None
+    )
+    bundle = fit_bundle(
+        data, "squares", SplitConfig(folds=4, members=2),
+        TrainingConfig(epochs=1, learning_rate=1e-9), lambda member, epoch: None, first,
+    )  # fmt: skip
+    for number in range(2):
+        torch.testing.assert_close(
+            weights(single(bundle.readout, number)), weights(first), rtol=0, atol=1e-6
+        )
+    assert torch.equal(bundle.readout.feature_mean, first.feature_mean)
+    with pytest.raises(InputError, match=r"training\.activation"):
+        fit_bundle(data, "squares", SplitConfig(), TrainingConfig(activation="relu"),
+                   lambda member, epoch: None, first)  # fmt: skip
+
+
+def test_the_papers_own_readout_can_be_trained(data: TrainingSet) -> None:
+    config = TrainingConfig(epochs=1, activation="relu")
+    bundle = fit_bundle(
+        data, "squares", SplitConfig(folds=4, members=1), config, lambda member, epoch: None
+    )
+    assert bundle.readout.config == ReadoutConfig(8, (16, 32, 2, 1), "relu", 1)
+
+
+def test_folds_keep_training_stopping_and_testing_apart(data: TrainingSet) -> None:
+    folds = make_folds(data, 4, seed=0)
+    assert sorted(i for fold in folds for i in fold.test) == data.images
+    for fold in folds:
+        assert sorted([*fold.train, *fold.stop, *fold.test]) == data.images
+        assert fold.stop == folds[(fold.number + 1) % 4].test
+        prior = data.centerbias(fold.train)
+        np.testing.assert_array_equal(fold.centerbias.log_density, prior.log_density)
+    with pytest.raises(InputError, match="at least 3 folds"):
+        SplitConfig(folds=2, cross_validate=True)
+    with pytest.raises(InputError, match="too few"):
+        make_folds(data, 40, seed=0)
+
+
+def test_out_of_fold_scores_are_those_of_members_that_have_not_seen_the_image(
+    data: TrainingSet, pool: Executor
+) -> None:
+    split = SplitConfig(folds=3, cross_validate=True)
+    config = TrainingConfig(epochs=3, learning_rate=2e-2, batch_size=4)
+    bundle, table = cross_validate(data, "squares", split, config, lambda fold, epoch: None)
+    assert table.schema == OUT_OF_FOLD
+    rows = {row["image_id"]: row for row in table.to_pylist()}
+    assert sorted(rows) == sorted(data.cache.image_ids)
+    assert bundle.readout.config.members == 3
+    assert all(row["fixations"] == 30 for row in rows.values())
+    for fold in make_folds(data, 3, seed=0):
+        one = single(bundle.readout, fold.number)
+        prior = torch.from_numpy(fold.centerbias.log_density)
+        for i in fold.test:
+            row = rows[data.cache.image_ids[i]]
+            assert row["fold"] == fold.number
+            ((gain, baseline),) = judge_images(one, data, [i], prior, pool)
+            assert (row["information_gain"], row["centerbias_log_likelihood"]) == (gain, baseline)
+    mean = np.mean([row["information_gain"] for row in rows.values()])
+    assert bundle.metrics["out_of_fold_information_gain"] == pytest.approx(mean, abs=1e-4)
+    assert mean > 0.5
+
+
+def test_a_uniform_density_gains_nothing(cache: FeatureCache) -> None:
+    readout = Readout(ReadoutConfig(8)).requires_grad_(False)
+    readout.weights[0].zero_()
+    example = make_example(cache[1], np.array([[3.0, 4.0]]))
+    flat = torch.full((192, 256), -float(np.log(192 * 256)))
+    assert judge(readout, example, flat) == pytest.approx((0, 0), abs=1e-5)
 
 
 def test_a_cache_of_something_else_is_refused(
@@ -185,6 +400,9 @@ def test_a_cache_of_something_else_is_refused(
         list(write_cache(fewer, TinyBackbone(), "1024", Location(cache_folder)))
     with pytest.raises(CorpusError, match="other images"):
         list(write_cache(corpus, TinyBackbone(), "native", Location(cache_folder)))
+    FeatureCache(cache_folder).require(TINY_SPEC, "1024", "a bundle")
+    with pytest.raises(CorpusError, match="a bundle is made for features of tiny"):
+        FeatureCache(cache_folder).require(TINY_SPEC, "native", "a bundle")
     with pytest.raises(CorpusError, match="not a feature cache"):
         FeatureCache(str(tmp_path))
     (tmp_path / "cache.json").write_bytes((Path(cache_folder) / "cache.json").read_bytes())

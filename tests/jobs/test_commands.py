@@ -247,3 +247,27 @@ def test_train_makes_a_bundle_that_scores(
     seen = gazecore_command("predict", str(photos / "a" / "photo-1.jpg"), "--out", "o", "--model",
                             "model.safetensors")  # fmt: skip
     assert seen.returncode == 0, seen.stderr
+
+    train = ("train", "cache", "--corpus", "corpus", "--training.epochs", "1")
+    tuned = gazecore_command(
+        *train, "--out", "tuned.safetensors", "--init", "model.safetensors",
+        "--split.folds", "3", "--split.cross-validate",
+    )  # fmt: skip
+    assert tuned.returncode == 0, tuned.stderr
+    assert "on 10 images by members that have not seen them" in words(tuned.stdout)
+    assert pq.read_table(tmp_path / "tuned.out-of-fold.parquet").num_rows == 10
+    pretrained = gazecore_command(
+        *train, "--out", "second.safetensors", "--pretrain-cache", "cache",
+        "--pretrain-corpus", "corpus", "--pretraining.epochs", "1", "--split.folds", "5",
+    )  # fmt: skip
+    assert pretrained.returncode == 0, pretrained.stderr
+    assert "pretraining epoch 1/1" in words(pretrained.stderr)
+    for options, named in (
+        (["--init", "default"], "features of vgg19-oxford"),
+        (["--init", "model.safetensors", "--training.activation", "relu"], "training.activation"),
+        (["--pretrain-cache", "cache"], "--pretrain-corpus"),
+        (["--init", "m", "--pretrain-cache", "cache", "--pretrain-corpus", "corpus"], "either"),
+    ):
+        refused = gazecore_command(*train, "--out", "third.safetensors", *options)
+        assert refused.returncode == 2, refused.stderr
+        assert named in words(refused.stderr)

@@ -1,0 +1,238 @@
+"""Training on a cluster: members side by side, each by Ray Train on any number of workers.
+
+A member's checkpoints hold all that its next step depends on, so a worker that dies, or a driver
+that is started again, goes on from the last one and ends where an undisturbed run ends.
+
+    STORAGE/training.json             what is trained
+    STORAGE/member-3/                 Ray Train's checkpoints of a member
+    STORAGE/member-3.safetensors      a member that is done
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+import ray
+import ray.train
+import safetensors.torch
+import torch
+import torch.distributed
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from gazecore.corpus.schema import load_corpus
+from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
+from gazecore.features.cache import FeatureCache
+from gazecore.model.readout import Readout
+from gazecore.storage import Location
+from gazecore.training.examples import TrainingSet
+from gazecore.training.loop import Member, run
+from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
+
+_WORKER_LIVES = 10
+"""How often a member's workers may die before it is given up."""
+
+
+@dataclass(frozen=True)
+class WorkersConfig:
+    """How training is spread."""
+
+    workers: int = 1
+    """Processes that train one member together. 0 trains in this process, without checkpoints."""
+    cpus_per_worker: int = 1
+    """Cores of each; as many members train side by side as fit."""
+    checkpoint_steps: int = 50
+    """Steps between checkpoints; a disturbance costs at most so many."""
+    address: str | None = None
+    """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
+
+    def __post_init__(self) -> None:
+        for name in ("cpus_per_worker", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.workers < 0:
+            raise InputError(f"workers must not be negative, not {self.workers}")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the workers of a member are told."""
+
+    cache: str
+    corpus: str
+    member: Member
+    config: WorkersConfig
+    storage: str
+    reports: Any
+
+
+def train_members(
+    data: TrainingSet,
+    members: list[Member],
+    report: Callable[[int, Epoch], None],
+    *,
+    corpus: str,
+    storage: Location,
+    identity: Mapping[str, Any],
+    config: WorkersConfig,
+) -> list[Readout]:
+    """Train members on the cluster that this process is connected to.
+
+    Args:
+        data: whose cache every node can read.
+        members: what to train.
+        report: is called with a member's number and each of its epochs.
+        corpus: URI of the fixations, which every node can read.
+        storage: directory for checkpoints, which every node can write.
+        identity: what decides the result; a directory with another one is refused.
+        config: how it is spread.
+
+    Returns:
+        The readouts of the members' best epochs.
+
+    Raises:
+        RunMismatch: `storage` belongs to another training.
+        RunFailed: a member cannot be trained.
+    """
+    _claim(storage, identity)
+    room = int(ray.cluster_resources().get("CPU", 1) // (config.workers * config.cpus_per_worker))
+    if room < 1:
+        raise InputError(
+            f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
+        )
+    reports = ray.remote(num_cpus=0)(_Reports).remote()
+    fit = ray.remote(num_cpus=0, max_retries=0)(_fit)
+    found: dict[int, Readout] = {}
+    waiting: list[Member] = []
+    flying: dict[ray.ObjectRef, Member] = {}
+    for member in members:
+        done = storage / f"member-{member.number}.safetensors"
+        if done.exists():
+            found[member.number] = _readout(member, safetensors.torch.load(done.read_bytes()))
+        else:
+            waiting.append(member)
+    while waiting or flying:
+        while waiting and len(flying) < room:
+            member = waiting.pop(0)
+            job = _Job(data.cache.uri, corpus, member, config, storage.uri, reports)
+            flying[fit.remote(job)] = member
+        ended, _ = ray.wait(list(flying), timeout=1.0)
+        for number, epoch in ray.get(reports.take.remote()):
+            report(number, epoch)
+        for ref in ended:
+            member = flying.pop(ref)
+            try:
+                state = ray.get(ref)
+            except ray.exceptions.RayError as error:
+                raise RunFailed(
+                    f"member {member.number} failed: {one_line(error)}; the same command continues"
+                ) from error
+            found[member.number] = _readout(member, state)
+            (storage / f"member-{member.number}.safetensors").publish(safetensors.torch.save(state))
+    return [found[member.number] for member in members]
+
+
+class _Reports:
+    """Collects the epochs of all members until the driver asks."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Epoch]] = []
+
+    def add(self, number: int, epoch: Epoch) -> None:
+        self._waiting.append((number, epoch))
+
+    def take(self) -> list[tuple[int, Epoch]]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+
+def _fit(job: _Job) -> dict[str, torch.Tensor]:
+    """Train one member, from its last checkpoint if there is one; returns its best state."""
+    storage = Location(job.storage)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.config.workers,
+            resources_per_worker={"CPU": job.config.cpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"member-{job.member.number}",
+            storage_path=storage.path,
+            storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)),
+            failure_config=ray.train.FailureConfig(max_failures=_WORKER_LIVES),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    result = trainer.fit()
+    state: dict[str, torch.Tensor] = _load(result.checkpoint)["best_readout"]
+    return state
+
+
+def _work(config: Mapping[str, Any]) -> None:
+    """What each worker of a member does."""
+    job: _Job = config["job"]
+    context = ray.train.get_context()
+    peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
+    data = TrainingSet(FeatureCache(job.cache), load_corpus(job.corpus))
+    member = job.member
+    with side_by_side() as pool:
+        trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool, peers)
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint:
+            trainer.restore(_load(checkpoint))
+
+        def save() -> None:
+            if peers.rank:
+                ray.train.report({})
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                torch.save(trainer.state(), Path(folder) / "state.pt")
+                ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+        def on_step() -> None:
+            if trainer.steps % job.config.checkpoint_steps == 0:
+                save()
+
+        def on_epoch(epoch: Epoch) -> None:
+            if not peers.rank:
+                job.reports.add.remote(member.number, epoch)
+            save()
+
+        run(trainer, data, member.held_out, on_epoch, on_step)
+
+
+def _sum_over_ranks(tensors: list[torch.Tensor]) -> None:
+    flat = torch.cat([tensor.flatten().double() for tensor in tensors])
+    torch.distributed.all_reduce(flat)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def _load(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / "state.pt", weights_only=True)
+    return state
+
+
+def _readout(member: Member, state: dict[str, torch.Tensor]) -> Readout:
+    readout = Readout(member.start.config)
+    readout.load_state_dict(state)
+    return readout.eval().requires_grad_(False)
+
+
+def _claim(storage: Location, identity: Mapping[str, Any]) -> None:
+    marker, text = storage / "training.json", json.dumps(identity, indent=1, sort_keys=True)
+    try:
+        marker.publish(text.encode(), create=True)
+    except FileExistsError:
+        if json.loads(marker.read_bytes()) != json.loads(text):
+            raise RunMismatch(
+                f"{storage.uri} belongs to a training with other settings: "
+                "use those, or another --out"
+            ) from None

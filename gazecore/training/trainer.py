@@ -1,0 +1,267 @@
+"""One readout in training: its steps, their order, and the state between them."""
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gazecore.errors import InputError, RunFailed
+from gazecore.model.centerbias import on_grid
+from gazecore.model.readout import Activation, Readout
+from gazecore.training.examples import Example
+from gazecore.training.objective import readout_likelihood
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a readout is trained.
+
+    Attributes:
+        epochs: passes over the training images; the learning rate falls to zero over them, along a
+            cosine.
+        patience: epochs without a better state after which training ends; the best state is kept,
+            not the last.
+        learning_rate: of Adam, at the start.
+        weight_decay: on the convolutions' weights (decoupled, Loshchilov & Hutter 2019).
+        batch_size: images per step, each weighted equally.
+        widths: output channels of the 1x1 convolutions; the paper's are 16 32 2 1.
+        activation: nonlinearity between them; softplus reached more than the paper's relu.
+        seed: of the initial weights and of the order of the images.
+    """
+
+    epochs: int = 12
+    patience: int = 4
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    batch_size: int = 8
+    widths: tuple[int, ...] = (16, 32, 2, 1)
+    activation: Activation = "softplus"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "learning_rate", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"training.{name} must be positive, not {getattr(self, name)}")
+        if self.weight_decay < 0:
+            raise InputError("training.weight_decay must not be negative")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch reached: training loss in nats per fixation, held-out information gain in bits
+    per fixation over the centre bias (images weighted equally), and the largest so far."""
+
+    number: int
+    loss: float
+    information_gain: float
+    best: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a step: its images, and how many all processes have together."""
+
+    images: list[int]
+    total: int
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The processes that train one readout together.
+
+    Attributes:
+        rank: this one, 0..ranks-1.
+        ranks: how many there are.
+        all_reduce: puts in place of each tensor of a list its sum over all ranks. All ranks call
+            it equally often, with tensors of the same shapes.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    all_reduce: Callable[[list[torch.Tensor]], None] = lambda tensors: None
+
+
+@contextmanager
+def side_by_side() -> Iterator[Executor]:
+    """A pool with as many threads as torch has, each of which computes on its own.
+
+    Images then go side by side. Torch's way, to cut each of an image's small operations among its
+    threads, makes them wait for each other: on a machine with other work by many times what it
+    saves. And so a result does not depend on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Trainer:
+    """Maximum-likelihood training of one readout, alone or as one of several processes.
+
+    The order of the images is a permutation of (seed, epoch); of every batch each rank takes its
+    slice. A rank's loss is the sum over its images divided by the whole batch's number, so that
+    the sum over ranks does not depend on how many there are.
+    """
+
+    def __init__(
+        self,
+        readout: Readout,
+        images: list[int],
+        centerbias: torch.Tensor,
+        config: TrainingConfig,
+        pool: Executor,
+        peers: Peers = Peers(),
+    ) -> None:
+        """Begin at the first step.
+
+        Args:
+            readout: where training starts; it is changed in place.
+            images: to train on.
+            centerbias: log density in normalised coordinates.
+            config: how.
+            pool: from `side_by_side`.
+            peers: who else trains this readout.
+        """
+        if not images:
+            raise InputError("there is no image to train on")
+        self.readout = readout.requires_grad_(True)
+        self.config = config
+        self.peers = peers
+        self.centerbias = centerbias
+        self.pool = pool
+        self.epoch = 0
+        self.best = -math.inf
+        self._best_readout = copy.deepcopy(readout.state_dict())
+        self._images = images
+        self._position = 0
+        self._stale = 0
+        self._loss = 0.0
+        self._on_grid = functools.lru_cache(maxsize=64)(functools.partial(on_grid, centerbias))
+        self._parameters = list(readout.parameters())
+        self._optimiser = torch.optim.AdamW(
+            [
+                {"params": list(readout.weights), "weight_decay": config.weight_decay},
+                {
+                    "params": [*readout.biases, readout.log_blur, readout.centerbias_weight],
+                    "weight_decay": 0.0,
+                },
+            ],
+            lr=config.learning_rate,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Steps taken since the first; the same on all ranks."""
+        return self.epoch * -(-len(self._images) // self.config.batch_size) + self._position
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or patience is at its end."""
+        return self.epoch >= self.config.epochs or self._stale >= self.config.patience
+
+    def shares(self) -> list[Share]:
+        """This rank's part of each step that is left of this epoch; it may be empty."""
+        order = np.random.default_rng((self.config.seed, self.epoch)).permutation(self._images)
+        size = self.config.batch_size
+        batches = [order[i : i + size].tolist() for i in range(0, len(order), size)]
+        return [
+            Share(batch[self.peers.rank :: self.peers.ranks], len(batch))
+            for batch in batches[self._position :]
+        ]
+
+    def step(self, examples: list[Example], total: int) -> float:
+        """Take one step.
+
+        Args:
+            examples: this rank's share.
+            total: images of all ranks' shares.
+
+        Returns:
+            The loss over all ranks, nats per fixation.
+
+        Raises:
+            RunFailed: it is not finite.
+        """
+        sums = [torch.zeros(()), *map(torch.zeros_like, self._parameters)]
+        for part in self.pool.map(self._gradients, examples):
+            for one, value in zip(sums, part, strict=True):
+                one += value / total
+        self.peers.all_reduce(sums)
+        loss = sums[0].item()
+        if not math.isfinite(loss):
+            raise RunFailed(
+                f"the loss became {loss} in epoch {self.epoch + 1}: lower the learning rate"
+            )
+        for parameter, gradient in zip(self._parameters, sums[1:], strict=True):
+            parameter.grad = gradient
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._learning_rate()
+        self._optimiser.step()
+        self._position += 1
+        self._loss += loss
+        return loss
+
+    def end_epoch(self, gains: Iterable[float]) -> Epoch:
+        """Close an epoch with the gains that this rank found on its held-out images."""
+        found = list(gains)
+        sums = [torch.tensor([sum(found), len(found)], dtype=torch.float64)]
+        self.peers.all_reduce(sums)
+        gain = float(sums[0][0] / sums[0][1])
+        self._stale += 1
+        if gain > self.best:
+            self.best, self._stale = gain, 0
+            self._best_readout = copy.deepcopy(self.readout.state_dict())
+        self.epoch += 1
+        done = Epoch(self.epoch, self._loss / self._position, gain, self.best)
+        self._position, self._loss = 0, 0.0
+        return done
+
+    def best_readout(self) -> Readout:
+        """The readout as it was after the best epoch."""
+        readout = Readout(self.readout.config)
+        readout.load_state_dict(self._best_readout)
+        return readout.eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on; `torch.load` reads it back with `weights_only`."""
+        return copy.deepcopy(
+            {
+                "readout": self.readout.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "epoch": self.epoch,
+                "position": self._position,
+                "loss": self._loss,
+                "best": self.best,
+                "best_readout": self._best_readout,
+                "stale": self._stale,
+            }
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave, to a trainer of the same images and config."""
+        state = copy.deepcopy(state)
+        self.readout.load_state_dict(state["readout"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self._position = state["epoch"], state["position"]
+        self._loss, self._stale = state["loss"], state["stale"]
+        self.best, self._best_readout = state["best"], state["best_readout"]
+
+    def _learning_rate(self) -> float:
+        in_epoch = -(-len(self._images) // self.config.batch_size)
+        done = (self.epoch * in_epoch + self._position) / (self.config.epochs * in_epoch)
+        return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+    def _gradients(self, example: Example) -> tuple[torch.Tensor, ...]:
+        """An image's loss and its gradient by each parameter."""
+        likelihood = readout_likelihood(self.readout, example, self._on_grid(*example.grid))
+        return -likelihood.detach(), *torch.autograd.grad(-likelihood, self._parameters)

@@ -1,0 +1,175 @@
+"""Ray Train: any number of workers ends in the same weights, and so does a disturbed training."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cluster.trainer import WorkersConfig, train_members
+from gazecore.errors import InputError, RunMismatch
+from gazecore.features.cache import FeatureCache, write_cache
+from gazecore.model.backbone import TinyBackbone
+from gazecore.model.centerbias import on_grid
+from gazecore.model.readout import Readout
+from gazecore.storage import Location
+from gazecore.training.examples import TrainingSet, channel_statistics
+from gazecore.training.loop import Member, new_readout, train_here
+from gazecore.training.trainer import Epoch, TrainingConfig
+from tests.gazecore.test_training import make_corpus, uniform
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+CONFIG = TrainingConfig(epochs=3, batch_size=4, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus and its feature cache."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "images").mkdir()
+    corpus = make_corpus(folder / "images")
+    corpus.save(Location(str(folder / "corpus")))
+    for _ in write_cache(corpus, TinyBackbone(), "1024", Location(str(folder / "cache"))):
+        pass
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> TrainingSet:
+    from gazecore.corpus.schema import load_corpus
+
+    return TrainingSet(FeatureCache(str(folder / "cache")), load_corpus(str(folder / "corpus")))
+
+
+def members(data: TrainingSet, count: int, config: TrainingConfig = CONFIG) -> list[Member]:
+    statistics = channel_statistics(data.cache, range(13))
+    configs = [replace(config, seed=number) for number in range(1, count + 1)]
+    return [
+        Member(c.seed, new_readout(*statistics, c), [*range(13)], [*range(13, 18)], uniform(), c)
+        for c in configs
+    ]
+
+
+def train(
+    data: TrainingSet,
+    folder: Path,
+    name: str,
+    jobs: list[Member],
+    workers: WorkersConfig,
+    report: Callable[[int, Epoch], None] = lambda number, epoch: None,
+) -> list[Readout]:
+    return train_members(
+        data, jobs, report, corpus=str(folder / "corpus"),
+        storage=Location(str(folder / name)), identity={"members": len(jobs)}, config=workers,
+    )  # fmt: skip
+
+
+def densities(readout: Readout, data: TrainingSet) -> torch.Tensor:
+    """What a readout predicts for two images.
+
+    Not its weights: the last layer's bias moves no density, so its gradient is nothing but rounding
+    errors, which Adam makes as large as any gradient.
+    """
+    prior = on_grid(uniform(), 48, 64)
+    features = [data.cache[i].features for i in (1, 3)]
+    return readout(torch.from_numpy(np.stack(features)).float(), prior)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: TrainingSet) -> tuple[list[torch.Tensor], list[tuple[int, Epoch]]]:
+    """Densities and epochs of two members that this process trained alone."""
+    epochs: list[tuple[int, Epoch]] = []
+    found = train_here(data, members(data, 2), lambda *e: epochs.append(e))
+    return [densities(readout, data) for readout in found], epochs
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_any_number_of_workers_ends_in_the_same_densities(
+    data: TrainingSet,
+    folder: Path,
+    undisturbed: tuple[list[torch.Tensor], list[tuple[int, Epoch]]],
+    workers: int,
+) -> None:
+    if workers > (os.cpu_count() or 1):
+        pytest.skip(f"{workers} workers need as many cores")
+    epochs: list[tuple[int, Epoch]] = []
+    spread = WorkersConfig(workers=workers, checkpoint_steps=2)
+    found = train(
+        data, folder, f"workers-{workers}", members(data, 2), spread, lambda *e: epochs.append(e)
+    )
+    expected, alone = undisturbed
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(densities(one, data), other, rtol=0, atol=1e-3)
+    by_member = sorted(epochs, key=lambda e: (e[0], e[1].number))
+    assert [(n, e.number) for n, e in by_member] == [(n, e.number) for n, e in alone]
+    for (_, one), (_, other) in zip(by_member, alone, strict=True):
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+        assert one.information_gain == pytest.approx(other.information_gain, abs=1e-4)
+
+
+def test_a_finished_training_is_taken_as_it_is_and_another_is_refused(
+    data: TrainingSet,
+    folder: Path,
+    undisturbed: tuple[list[torch.Tensor], list[tuple[int, Epoch]]],
+) -> None:
+    name = "workers-1"
+    started = time.monotonic()
+    found = train(data, folder, name, members(data, 2), WorkersConfig())
+    assert time.monotonic() - started < 5
+    torch.testing.assert_close(densities(found[1], data), undisturbed[0][1], rtol=0, atol=1e-5)
+    with pytest.raises(RunMismatch, match="other settings"):
+        train(data, folder, name, members(data, 1), WorkersConfig())
+
+
+def train_workers() -> list[int]:
+    """Processes of Ray Train's workers on this machine that belong to this test's Ray."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [int(line.split()[0]) for line in listed if "RayTrainWorker" in line]
+
+
+def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
+    long = replace(CONFIG, epochs=40, patience=40)
+    (alone,) = train_here(data, members(data, 1, long), lambda number, epoch: None)
+    seen = threading.Event()
+    killed: list[int] = []
+
+    def kill() -> None:
+        for _ in range(2):
+            if not seen.wait(120):
+                return
+            seen.clear()
+            for pid in train_workers()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+
+    def report(number: int, epoch: Epoch) -> None:
+        if epoch.number in (4, 12):
+            seen.set()
+
+    spread = WorkersConfig(workers=1, checkpoint_steps=3)
+    found = train(data, folder, "killed", members(data, 1, long), spread, report)
+    killer.join()
+    assert killed
+    torch.testing.assert_close(densities(found[0], data), densities(alone, data), rtol=0, atol=1e-5)
+
+
+def test_what_cannot_be_spread_is_said(data: TrainingSet, folder: Path) -> None:
+    with pytest.raises(InputError, match="do not fit"):
+        train(data, folder, "huge", members(data, 1), WorkersConfig(workers=10_000))
+    with pytest.raises(InputError, match="workers must not be negative"):
+        WorkersConfig(workers=-1)
+    with pytest.raises(InputError, match="checkpoint_steps must be positive"):
+        WorkersConfig(checkpoint_steps=0)
