@@ -29,17 +29,19 @@ class TrainingConfig:
         patience: epochs without a better state after which training ends; the best state is kept,
             not the last.
         learning_rate: of Adam, at the start.
-        weight_decay: on the convolutions' weights (decoupled, Loshchilov & Hutter 2019).
+        weight_decay: on the convolutions' weights, times the learning rate (decoupled, Loshchilov &
+            Hutter 2019). It is large because the first layer has 40,960 weights: one member reached
+            0.05 bit more on OSIE with 3 than with 0.001, and 0.4 less with 10.
         batch_size: images per step, each weighted equally.
         widths: output channels of the 1x1 convolutions; the paper's are 16 32 2 1.
         activation: nonlinearity between them; softplus reached more than the paper's relu.
         seed: of the initial weights and of the order of the images.
     """
 
-    epochs: int = 12
+    epochs: int = 8
     patience: int = 4
     learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
+    weight_decay: float = 3.0
     batch_size: int = 8
     widths: tuple[int, ...] = (16, 32, 2, 1)
     activation: Activation = "softplus"
