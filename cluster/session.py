@@ -45,7 +45,7 @@ class ActorLayout:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[bool]:
+def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
     """Connect to a cluster, and let go of it at the end.
 
     Yields whether it is one that others started, which may grow.
@@ -53,6 +53,8 @@ def connected(address: str | None) -> Iterator[bool]:
     Args:
         address: of a cluster, as `ray.init` takes it; None: the cluster that this process runs in
             (`ray job submit`, or RAY_ADDRESS), else a new one on this machine alone.
+        spare_cpus: cores that a new one has on paper beyond this machine's, for actors that need
+            one to be placed and none to run.
 
     Raises:
         InputError: there is no cluster at that address.
@@ -67,6 +69,7 @@ def connected(address: str | None) -> Iterator[bool]:
                 _node_ip_address="127.0.0.1",
                 include_dashboard=False,
                 object_store_memory=512 * 2**20,
+                num_cpus=len(os.sched_getaffinity(0)) + spare_cpus,
                 log_to_driver=False,
                 logging_level="ERROR",
             )

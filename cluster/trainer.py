@@ -9,6 +9,7 @@ that is started again, goes on from the last one and ends where an undisturbed r
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ class WorkersConfig:
     """Processes that train one member together. 0 trains in this process, without checkpoints."""
     cpus_per_worker: int = 1
     """Cores of each; as many members train side by side as fit."""
-    checkpoint_steps: int = 50
-    """Steps between checkpoints; a disturbance costs at most so many."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints, besides one after each epoch; a disturbance costs at most so
+    many. Each takes about a third of a second."""
     address: str | None = None
     """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
 
@@ -98,8 +100,11 @@ def train_members(
         RunFailed: a member cannot be trained.
     """
     _claim(storage, identity)
-    room = int(ray.cluster_resources().get("CPU", 1) // (config.workers * config.cpus_per_worker))
-    if room < 1:
+    needed = config.workers * config.cpus_per_worker
+    cores = int(ray.cluster_resources().get("CPU", 1))
+    # Ray Train's own actors want a core to be placed: without one they wait a minute.
+    room = max(1, (cores - 1) // needed)
+    if needed > cores:
         raise InputError(
             f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
         )
@@ -151,6 +156,8 @@ class _Reports:
 
 def _fit(job: _Job) -> dict[str, torch.Tensor]:
     """Train one member, from its last checkpoint if there is one; returns its best state."""
+    # A report waits until Ray's controller looks again, by default two seconds.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     storage = Location(job.storage)
     trainer = TorchTrainer(
         _work,

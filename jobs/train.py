@@ -87,7 +87,7 @@ def train(options: TrainOptions, command: str) -> int:
     data = TrainingSet(FeatureCache(options.cache), load_corpus(options.corpus))
     with contextlib.ExitStack() as stack:
         if options.spread.workers:
-            stack.enter_context(connected(options.spread.address))
+            stack.enter_context(connected(options.spread.address, spare_cpus=1))
         first = start(options, data.cache)
         how = (options.name, options.split, options.training, show, first)
         where = trained_where(options, options.corpus, "members")

@@ -8,5 +8,5 @@ from cluster.session import connected
 @pytest.fixture(scope="package")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for the tests of this folder."""
-    with connected("local"):
+    with connected("local", spare_cpus=1):
         yield
