@@ -248,7 +248,8 @@ def test_train_makes_a_bundle_that_scores(
                             "model.safetensors")  # fmt: skip
     assert seen.returncode == 0, seen.stderr
 
-    train = ("train", "cache", "--corpus", "corpus", "--training.epochs", "1")
+    assert (tmp_path / "model.training" / "members" / "member-2.safetensors").exists()
+    train = ("train", "cache", "--corpus", "corpus", "--training.epochs", "1", "--workers", "0")
     tuned = gazecore_command(
         *train, "--out", "tuned.safetensors", "--init", "model.safetensors",
         "--split.folds", "3", "--split.cross-validate",
