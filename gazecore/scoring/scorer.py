@@ -4,6 +4,8 @@ Fetching and decoding run ahead in threads, the network runs in the caller's thr
 and encoding follow in threads, so that the network does not wait.
 """
 
+import contextlib
+import ctypes
 import os
 import threading
 from collections import deque
@@ -33,6 +35,10 @@ MAX_UNANSWERED = 8
 """Images of a shard that may stay unanswered on the last try, however few others there are."""
 
 
+_M_ARENA_MAX = -8
+"""glibc's `mallopt` parameter: how many arenas threads share."""
+
+
 @dataclass(frozen=True)
 class ScorerConfig:
     """How images are scored.
@@ -42,7 +48,8 @@ class ScorerConfig:
         density_factor: grid cells per stored density cell, in both directions.
         limits: caps per image.
         fetchers: images fetched at the same time.
-        decoders: images decoded at the same time; 0: one per core.
+        decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
+            one per two cores, since the network takes the longest.
     """
 
     display_size: DisplaySize = "1024"
@@ -60,7 +67,8 @@ class Scorer:
         self.model = model
         self.config = config
         cores = os.cpu_count() or 1
-        self._decoding = threading.Semaphore(config.decoders or cores)
+        _share_arenas()
+        self._decoding = threading.Semaphore(config.decoders or max(1, cores // 2))
         self._computing = threading.Lock()
         self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
         self._finishers = ThreadPoolExecutor(cores, "gazecore-finish")
@@ -180,6 +188,13 @@ class Scorer:
                 yield [i for i, _ in group], [im for _, im in group]
         for group in held.values():
             yield [i for i, _ in group], [im for _, im in group]
+
+
+def _share_arenas() -> None:
+    """Keep glibc from holding on to what each thread has freed, which can be hundreds of megabytes
+    after a few large images."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def summarise(
