@@ -1,7 +1,8 @@
 """Training on a cluster: members side by side, each by Ray Train on any number of workers.
 
-A member's checkpoints hold all that its next step depends on, so a worker that dies, or a driver
-that is started again, goes on from the last one and ends where an undisturbed run ends.
+A member's checkpoints hold all that its next step depends on, so workers that replace one that died
+go on from the last one and end where undisturbed ones end. A member that is done is kept, and not
+trained again by the same command.
 
     STORAGE/training.json             what is trained
     STORAGE/member-3/                 Ray Train's checkpoints of a member
@@ -46,8 +47,8 @@ class WorkersConfig:
     cpus_per_worker: int = 1
     """Cores of each; as many members train side by side as fit."""
     checkpoint_steps: int = 500
-    """Steps between checkpoints, besides one after each epoch; a disturbance costs at most so
-    many. Each takes about a third of a second."""
+    """Steps between checkpoints, besides one after each epoch; a worker's death costs at most so
+    many."""
     address: str | None = None
     """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import pyarrow.parquet as pq
-from rich.progress import track
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.session import connected
@@ -30,7 +29,7 @@ from gazecore.training.fit import SplitConfig, fit_bundle, pretrain
 from gazecore.training.folds import cross_validate
 from gazecore.training.loop import TrainMembers, train_here
 from gazecore.training.trainer import Epoch, TrainingConfig
-from jobs.command import err, out, run_command
+from jobs.command import err, out, progress_bar, run_command
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,9 @@ def judged(bundle: ModelBundle, options: TrainOptions) -> tuple[ModelBundle, str
     # Judged from the file's own bytes, through the pixels, as every user will run it.
     model = DeepGaze.load(parse_bundle(bundle.to_bytes(), options.out))
     held_out = list(bundle.training["held_out_images"])
-    steps = iter(track(held_out, "held-out images", console=err))
     corpus = load_corpus(options.corpus)
-    reached = evaluate(model, corpus, held_out, on_image=lambda: next(steps, None))
+    with progress_bar("held-out images", len(held_out)) as on_image:
+        reached = evaluate(model, corpus, held_out, on_image)
     metrics = {**bundle.metrics, "held_out": dataclasses.asdict(reached)}
     return dataclasses.replace(bundle, metrics=metrics), (
         f"{reached.information_gain:.3f} bit per fixation over the centre bias, "

@@ -105,6 +105,7 @@ def test_any_number_of_workers_ends_in_the_same_densities(
     spread = WorkersConfig(workers=workers, checkpoint_steps=2)
     jobs = members(data, 2 if workers == 1 else 1)  # two alone, to have them side by side
     found = train(data, folder, f"workers-{workers}", jobs, spread, lambda *e: epochs.append(e))
+    assert len(found) == len(jobs)
     densities_alone, epochs_alone = undisturbed
     for one, other in zip(found, densities_alone, strict=False):
         torch.testing.assert_close(densities(one, data), other, rtol=0, atol=1e-3)
