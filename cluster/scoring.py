@@ -66,6 +66,8 @@ def score_run(
     pool = Pool(config, layout, tally, report)
     for task in _drain(pool, queue, tally):
         _score_alone(pool, task, tally)
+    if tally.deaths:
+        run.remove_temporaries()  # of actors that were killed while they wrote
     return tally
 
 

@@ -54,6 +54,11 @@ class Run:
         """Numbers of the shards whose scores file exists."""
         return shard_numbers(self.scores.names())
 
+    def remove_temporaries(self) -> None:
+        """Delete what writers that are gone left half-written."""
+        for directory in (self.location, self.plan, self.scores, self.densities):
+            directory.remove_temporaries()
+
 
 def begin_run(location: Location, settings: RunSettings) -> Run:
     """Start a run, or go on with one that has the same settings.
@@ -91,8 +96,7 @@ def begin_run(location: Location, settings: RunSettings) -> Run:
         except FileExistsError:
             return begin_run(location, settings)  # another process began it just now
     run = Run(location, settings)
-    for directory in (location, run.plan, run.scores, run.densities):
-        directory.remove_temporaries()
+    run.remove_temporaries()
     return run
 
 

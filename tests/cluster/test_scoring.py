@@ -1,8 +1,10 @@
 import os
 import random
 import signal
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +117,9 @@ def test_killed_actors_are_replaced_and_nothing_differs(tmp_path: Path, tiny_byt
             if actors and any(tortured.scores.names()):
                 os.kill(killed_pid := rng.choice(actors), signal.SIGKILL)
                 killed.append(killed_pid)
+                # What an actor leaves that is killed in the middle of a write.
+                half = f"shard-000001.parquet.{uuid.uuid4().hex}@{socket.gethostname()}-{killed_pid}.tmp"
+                (Path(tortured.scores.path) / half).write_bytes(b"PAR1")
                 time.sleep(3)
 
     thread = threading.Thread(target=torture)
