@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.environment import report
 from benchmarks.photos import sample_photos
-from cluster.actors import ActorConfig
+from cluster.actors import ScoringJob
 from cluster.pool import Tally
-from cluster.scoring import score_run
 from cluster.session import ClusterConfig, connected, plan_layout
+from cluster.shards import work_off
 from gazecore.images.decode import Limits, to_network
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import load_bundle, read_bundle
@@ -73,7 +73,7 @@ def job(folder: Path, out: str, gpus_per_actor: float | None) -> tuple[float, bo
     run = begin_run(Location(out), settings)
     plan = update_plan(run, list_images(str(folder)))
     layout = plan_layout(ClusterConfig(gpus_per_actor=gpus_per_actor))
-    config = ActorConfig(
+    config = ScoringJob(
         run.location.uri, read_bundle(), None, layout.cpus, layout.gpus > 0, ScorerConfig()
     )
     seen: list[tuple[float, int]] = []
@@ -83,7 +83,7 @@ def job(folder: Path, out: str, gpus_per_actor: float | None) -> tuple[float, bo
         if count and (not seen or count > seen[-1][1]):
             seen.append((time.perf_counter(), count))
 
-    tally = score_run(run, config, layout, on_report)
+    tally = work_off(run, config, layout, on_report)
     # Both samples are late by what a progress answer takes, so that it cancels.
     (first_time, first), (last_time, last) = seen[0], seen[-1]
     complete = tally.ok == plan.images and not list(problems(run))

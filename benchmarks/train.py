@@ -21,7 +21,6 @@ import torch
 from benchmarks.environment import report
 from benchmarks.photos import sample_photos
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
-from gazecore.features.cache import FeatureCache, write_cache
 from gazecore.images.decode import to_network
 from gazecore.model.backbone import Backbone, load_backbone, make_spec
 from gazecore.model.centerbias import on_grid
@@ -30,6 +29,7 @@ from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
 from gazecore.training.loop import new_readout
 from gazecore.training.trainer import Trainer, TrainingConfig, side_by_side
+from tests.features import make_cache
 from tests.reference import plain_readout
 
 SIZE = (800, 600)
@@ -94,7 +94,7 @@ class Steps:
     ) -> tuple[dict[str, float], list[torch.Tensor]]:
         """Milliseconds of each part, and the loss with its gradients."""
         times = [time.perf_counter()]
-        cached = self.data.cache[image]
+        cached = self.data.features(image)
         example = make_example(cached, self.points[image])
         times.append(time.perf_counter())
         features = example.features.float()[None]
@@ -137,11 +137,10 @@ def main() -> None:
     parts: dict[str, list[dict[str, float]]] = {"gazecore": [], "plain": []}
     with tempfile.TemporaryDirectory() as name:
         corpus = make_corpus(Path(name), arguments.images)
-        list(write_cache(corpus, backbone, "1024", Location(f"{name}/cache")))
-        data = TrainingSet(FeatureCache(f"{name}/cache"), corpus)
+        data = TrainingSet([make_cache(corpus, backbone, f"{name}/cache")])
         prior = torch.from_numpy(data.centerbias(data.images).log_density)
         config = TrainingConfig(epochs=arguments.rounds + 1, patience=arguments.rounds + 1)
-        readout = new_readout(*channel_statistics(data.cache, data.images), config)
+        readout = new_readout(*channel_statistics(data, data.images), config)
         with side_by_side() as pool:
             steps = Steps(data, corpus, Trainer(readout, data.images, prior, config, pool))
             for image in data.images[:8]:

@@ -1,4 +1,4 @@
-"""A pool of scoring actors: replaced when they die, given work once they are ready."""
+"""A pool of actors: replaced when they die, given work once they are ready."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ import ray
 import structlog
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from cluster.actors import SHARDS_AT_ONCE, ActorConfig, start_actor
+from cluster.actors import SHARDS_AT_ONCE, Job, start_actor
 from cluster.session import ActorLayout
 from gazecore.errors import RunFailed, one_line
 
@@ -29,7 +29,7 @@ class Tally:
     """What has happened so far; updated in place.
 
     Attributes:
-        ok: images scored in this run of the command.
+        ok: images that ended well in this run of the command.
         errors: failed images by error class.
         unfinished: images (ok, failed) of shards that are in work.
         shards: shards committed.
@@ -110,12 +110,12 @@ class Pool:
 
     def __init__(
         self,
-        config: ActorConfig,
+        job: Job,
         layout: ActorLayout,
         tally: Tally,
         report: Callable[[Tally], None],
     ) -> None:
-        shared = ray.put(config)
+        shared = ray.put(job)
         self._layout, self._tally, self._report = layout, tally, report
         self._start_failures = 0
         self._warned = time.monotonic()

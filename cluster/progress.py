@@ -1,6 +1,5 @@
 """What people see while a run goes on: a live line on a terminal, a log line elsewhere."""
 
-import shlex
 import sys
 import time
 from types import TracebackType
@@ -10,7 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cluster.pool import Tally
-from gazecore.results.run import Run
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
@@ -19,7 +17,7 @@ LOG_EVERY = 30.0
 class ProgressReport:
     """Shows images, rate, failures and the time left; use as a context manager."""
 
-    def __init__(self, total: int, console: Console, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, console: Console, done: int = 0) -> None:
         """Start with `total` planned images, of which `done` are done already."""
         self._total, self._before = total, done
         self._started = self._logged = time.monotonic()
@@ -27,14 +25,14 @@ class ProgressReport:
         self._live: Progress | None = None
         if console.is_terminal:
             self._live = Progress(
-                TextColumn("scoring"),
+                TextColumn(title),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}  {task.fields[failed]} failed  {task.fields[eta]}"),
+                TextColumn("{task.fields[rate]}  {task.fields[note]}  {task.fields[eta]}"),
                 console=console,
             )
             self._task = self._live.add_task(
-                "", total=total, completed=done, rate="starting", failed=0, eta=""
+                "", total=total, completed=done, rate="starting", note="", eta=""
             )
 
     def __enter__(self) -> "ProgressReport":
@@ -52,10 +50,20 @@ class ProgressReport:
             self._live.stop()
 
     def __call__(self, tally: Tally) -> None:
-        """Show how far the run is."""
+        """Show how far a run is."""
         ok, failed = tally.ok + tally.unfinished[0], tally.failed + tally.unfinished[1]
-        now, done = time.monotonic(), self._before + ok + failed
-        if ok + failed and self._first is None:
+        self.show(ok + failed, f"{failed} failed", failed=failed, shards=tally.shards)
+
+    def show(self, here: int, note: str, **facts: object) -> None:
+        """Show how far this command is.
+
+        Args:
+            here: images that it did.
+            note: more for a terminal.
+            facts: more for a log line.
+        """
+        now, done = time.monotonic(), self._before + here
+        if here and self._first is None:
             self._first = (now, done)  # start-up is not part of the rate
         rate = 0.0
         if self._first and now > self._first[0]:
@@ -65,7 +73,7 @@ class ProgressReport:
             self._live.update(
                 self._task,
                 completed=done,
-                failed=failed,
+                note=note,
                 rate=f"{rate:.1f} images/s" if rate else "starting",
                 eta=f"{clock(left)} left" if left is not None else "",
             )
@@ -75,24 +83,23 @@ class ProgressReport:
                 "progress",
                 images=done,
                 total=self._total,
-                failed=failed,
-                shards=tally.shards,
                 images_per_second=round(rate, 2),
                 eta_seconds=None if left is None else round(left),
+                **facts,
             )
 
 
-def summary_rows(run: Run, tally: Tally, before: int, seconds: float) -> list[tuple[str, str]]:
-    """The last words of a run, labelled: what was done, what failed, and how to go on.
+def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tuple[str, str]]:
+    """The last words of a command, labelled: what was done, and what failed.
 
     Args:
-        run: scored.
         tally: what this command did.
+        did: how it calls that, `scored`.
         before: images that were done already.
         seconds: how long this command took.
     """
     rows = [("done before", f"{before:,}")] if before else []
-    rows.append(("scored", f"{tally.ok:,}"))
+    rows.append((did, f"{tally.ok:,}"))
     for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
         rows.append(("failed", f"{count:,}  {error}"))
     for shard, reason in tally.failed_shards.items():
@@ -100,12 +107,7 @@ def summary_rows(run: Run, tally: Tally, before: int, seconds: float) -> list[tu
     if tally.deaths:
         rows.append(("actors lost", f"{tally.deaths}, replaced"))
     rate = (tally.ok + tally.failed) / seconds
-    uri = run.location.uri
     rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
-    rows.append(("results", uri))
-    columns = "image_id, information_bits, peak_x, peak_y"
-    question = f"SELECT {columns} FROM scores ORDER BY information_bits DESC LIMIT 10"
-    rows.append(("ask", f'gazecore query {shlex.quote(uri)} "{question}"'))
     return rows
 
 

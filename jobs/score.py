@@ -1,6 +1,7 @@
 """Score an image collection: plan, score through Ray actors, report."""
 
 import itertools
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,11 +9,11 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.actors import ActorConfig
+from cluster.actors import ScoringJob
 from cluster.pool import Tally
 from cluster.progress import ProgressReport, configure_logging, summary_rows
-from cluster.scoring import score_run
 from cluster.session import ClusterConfig, connected, plan_layout
+from cluster.shards import work_off
 from gazecore.density.codec import DEFAULT_FACTOR
 from gazecore.errors import InputError
 from gazecore.images.decode import Limits
@@ -57,6 +58,9 @@ class ScoreOptions:
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
+QUESTION = "image_id, information_bits, peak_x, peak_y"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     run_command("score", ScoreOptions, score, argv)
@@ -91,23 +95,28 @@ def score(options: ScoreOptions) -> int:
     if done < plan.images:
         with (
             connected(options.cluster.address) as can_grow,
-            ProgressReport(plan.images, err, done) as report,
+            ProgressReport("scoring", plan.images, err, done) as report,
         ):
             layout = plan_layout(options.cluster, can_grow)
-            tally = score_run(
+            tally = work_off(
                 run,
-                ActorConfig(
+                ScoringJob(
                     run=run.location.uri,
                     bundle=bundle_bytes,
                     backbone_source=options.backbone_weights,
                     threads=layout.cpus,
                     gpu=layout.gpus > 0,
-                    scorer=ScorerConfig(display_size, options.density_factor, options.limits),
+                    scorer=ScorerConfig(
+                        display_size, options.limits, density_factor=options.density_factor
+                    ),
                 ),
                 layout,
                 report,
             )
-    show_rows(summary_rows(run, tally, done, time.monotonic() - started))
+    rows = summary_rows(tally, "scored", done, time.monotonic() - started)
+    question = f'"SELECT {QUESTION} FROM scores ORDER BY information_bits DESC LIMIT 10"'
+    ask = f"gazecore query {shlex.quote(run.location.uri)} {question}"
+    show_rows([*rows, ("results", run.location.uri), ("ask", ask)])
     return 1 if tally.failed_shards else 0
 
 

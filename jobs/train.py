@@ -1,72 +1,64 @@
-"""Train a readout on cached features."""
+"""Train a readout on features."""
 
-import contextlib
 import dataclasses
-import functools
-import io
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import pyarrow.parquet as pq
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.session import connected
-from cluster.trainer import WorkersConfig, train_members
-from gazecore.corpus.schema import load_corpus
+from cluster.trainer import RayTraining, WorkersConfig
+from cluster.training_progress import TrainingProgress
 from gazecore.errors import InputError
-from gazecore.features.cache import FeatureCache
-from gazecore.model.bundle import ModelBundle, load_bundle, parse_bundle
-from gazecore.model.deepgaze import DeepGaze
-from gazecore.model.readout import Readout
-from gazecore.scoring.evaluate import evaluate
-from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet
-from gazecore.training.fit import SplitConfig, fit_bundle, pretrain
+from gazecore.features.opening import FeaturesConfig, FeatureSource
+from gazecore.model.bundle import load_bundle
+from gazecore.training.examples import TrainingSet, require
+from gazecore.training.fit import Recipe, SplitConfig, fit_bundle, require_enough
 from gazecore.training.folds import cross_validate
-from gazecore.training.loop import TrainMembers, train_here
-from gazecore.training.trainer import Epoch, TrainingConfig
-from jobs.command import err, out, progress_bar, run_command
+from gazecore.training.history import History
+from gazecore.training.outputs import Outputs
+from gazecore.training.trainer import TrainingConfig
+from jobs.command import err, progress_bar, run_command, show_rows
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a mixture of readouts on cached features.
+    """Train a mixture of readouts by maximum likelihood, and write it as a model bundle.
 
-    It is judged on images that took no part, and written as a model bundle. Takes a minute or two
-    for each member and a few hundred images. The paper's own readout, which reaches less:
-    --training.activation relu --split.members 1
+    With --folds, every image is scored by members that have not seen it: out_of_fold.parquet beside
+    the bundle has the scores, out_of_fold/ the densities, for `gazecore evaluate --run`. Otherwise
+    a part of the images is held out and judges the result. Progress, curves and checkpoints are in
+    MODEL.training beside the bundle; the same command again continues. Give every bundle a folder
+    of its own. The paper's own readout, which reaches less: --training.activation relu --members 1
     """
 
-    cache: Positional[Annotated[str, arg(metavar="CACHE")]]
-    """A feature cache that `gazecore features` made."""
-    corpus: str
-    """The corpus it was made of, with the fixations."""
+    cache: Positional[Annotated[tuple[str, ...], arg(metavar="CACHE...")]]
+    """Feature caches that `gazecore features` made, trained on together. Local or fsspec URIs."""
     out: str
-    """The bundle to write, MODEL.safetensors; with --split.cross-validate also the scores of all
-    images, MODEL.out-of-fold.parquet."""
+    """The bundle to write, MODEL.safetensors. Local or any fsspec URI."""
     name: str = "corpus"
     """What the bundle calls the corpus."""
-    split: SplitConfig = field(default_factory=SplitConfig)
+    split: OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     init: str | None = None
-    """Fine-tune: a bundle (or `default`) whose members the new ones start from."""
-    pretrain_cache: str | None = None
-    """Train one readout on this cache first, from which all members start."""
-    pretrain_corpus: str | None = None
-    """The corpus of --pretrain-cache."""
+    """Fine-tune: a bundle (or `default`) whose members the new ones start from, in turn."""
+    pretrain: str | None = None
+    """Train on this cache first: --members readouts, from which the others start in turn. The first
+    of its --parts is held out."""
+    pretrain_name: str = "corpus"
+    """What the bundle calls the corpus of --pretrain."""
     pretraining: TrainingConfig = field(default_factory=TrainingConfig)
-    """How that readout is trained."""
+    """How the first readouts are trained."""
+    features: OmitArgPrefixes[FeaturesConfig] = field(default_factory=FeaturesConfig)
     spread: OmitArgPrefixes[WorkersConfig] = field(default_factory=WorkersConfig)
 
     def __post_init__(self) -> None:
-        if (self.pretrain_cache is None) != (self.pretrain_corpus is None):
-            raise InputError("--pretrain-cache and --pretrain-corpus need each other")
-        if self.init is not None and self.pretrain_cache is not None:
-            raise InputError("members start either from --init or from pretraining")
+        if not self.cache:
+            raise InputError("there is nothing to train on: name a feature cache")
+        if self.init is not None and self.pretrain is not None:
+            raise InputError("members start either from --init or from --pretrain")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,97 +69,65 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(options: TrainOptions, command: str) -> int:
-    """Load, train, judge, write; the bundle names the command that made it."""
-
-    def show(member: int, epoch: Epoch) -> None:
-        members = options.split.folds if options.split.cross_validate else options.split.members
-        show_epoch(f"member {member}/{members}", options.training, epoch)
-
-    data = TrainingSet(FeatureCache(options.cache), load_corpus(options.corpus))
-    with contextlib.ExitStack() as stack:
-        if options.spread.workers:
-            stack.enter_context(connected(options.spread.address, spare_cpus=1))
-        first = start(options, data.cache)
-        how = (options.name, options.split, options.training, show, first)
-        where = trained_where(options, options.corpus, "members")
-        table = None
-        if options.split.cross_validate:
-            bundle, table = cross_validate(data, *how, where)
-        else:
-            bundle = fit_bundle(data, *how, where)
-    if table:
-        scores = os.path.splitext(options.out)[0] + ".out-of-fold.parquet"
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        Location(scores).publish(buffer.getvalue())
-        summary = (
-            f"{bundle.metrics['out_of_fold_information_gain']:.3f} bit per fixation over the "
-            f"centre bias, on the grid, on {table.num_rows} images by members that have not seen "
-            f"them: {scores}"
-        )
+    """Open, train, judge, write; the bundle names the command that made it."""
+    outputs, split = Outputs(options.out), options.split
+    history = History(outputs.training)
+    recipe = Recipe(options.name, split, options.training)
+    sources = options.features.sources(options.cache)
+    data = _open(sources)
+    require_enough(data, split)
+    start = load_bundle(options.init) if options.init else None
+    if start:
+        for source in data.sources:
+            require(source, start.backbone, start.display_size, str(options.init))
+    identity = dataclasses.asdict(options)
+    del identity["spread"]  # which decides nothing but the time
+    with RayTraining(options.spread) as ray:
+        if options.pretrain:
+            before = options.features.sources([options.pretrain])
+            other = _open(before)
+            require(other.sources[0], data.backbone, data.display_size, data.sources[0].uri)
+            first = Recipe(
+                options.pretrain_name,
+                dataclasses.replace(split, folds=None),
+                options.pretraining,
+            )
+            with _progress("pretraining", other, first, history) as report:
+                where = ray.members(before, outputs.training / "pretraining", identity)
+                start = fit_bundle(other, first, report, None, where)
+            outputs.pretrained.publish(start.to_bytes())
+        with _progress("training", data, recipe, history) as report:
+            where = ray.members(sources, outputs.training / "members", identity)
+            if split.folds:
+                bundle, folds = cross_validate(data, recipe, report, start, where)
+            else:
+                bundle, folds = fit_bundle(data, recipe, report, start, where), []
+    training = {**bundle.training, "command": command}
+    bundle = dataclasses.replace(bundle, training=training)
+    if folds:
+        with err.status("judging"):
+            bundle = outputs.write_cross_validated(bundle, data, folds)
     else:
-        bundle, summary = judged(bundle, options)
-    final = dataclasses.replace(bundle, training={**bundle.training, "command": command})
-    Location(options.out).publish(final.to_bytes())
-    out.print(f"{options.out}: information gain {summary}", soft_wrap=True)
+        with progress_bar("judging", len(training["held_out_images"])) as on_image:
+            bundle = outputs.write_held_out(bundle, data, on_image)
+    show_rows(
+        [(f"left out: {image}", why) for image, why in data.failed.items()]
+        + [(key, str(value)) for key, value in bundle.metrics.items()]
+        + outputs.rows(bool(folds))
+    )
     return 0
 
 
-def start(options: TrainOptions, cache: FeatureCache) -> Readout | None:
-    """What the members start from, if not at random."""
-    if options.init is not None:
-        bundle = load_bundle(options.init)
-        cache.require(bundle.backbone, bundle.display_size, options.init)
-        return bundle.readout
-    if options.pretrain_cache is None or options.pretrain_corpus is None:
-        return None
-    first = FeatureCache(options.pretrain_cache)
-    cache.require(first.backbone, first.display_size, options.pretrain_cache)
-    return pretrain(
-        TrainingSet(first, load_corpus(options.pretrain_corpus)),
-        options.split,
-        options.pretraining,
-        lambda _, epoch: show_epoch("pretraining", options.pretraining, epoch),
-        trained_where(options, options.pretrain_corpus, "pretraining"),
-    )
+def _open(sources: list[FeatureSource]) -> TrainingSet:
+    with err.status("opening the features"):
+        return TrainingSet([source.open() for source in sources])
 
 
-def trained_where(options: TrainOptions, corpus: str, stage: str) -> TrainMembers:
-    """What trains members: Ray's workers, with checkpoints beside the bundle, or this process."""
-    if not options.spread.workers:
-        return train_here
-    settings = dataclasses.asdict(options)
-    del settings["spread"]  # which decides nothing but the time
-    return functools.partial(
-        train_members,
-        corpus=Location(corpus).uri,
-        storage=Location(f"{os.path.splitext(options.out)[0]}.training") / stage,
-        identity=settings,
-        config=options.spread,
-    )
-
-
-def judged(bundle: ModelBundle, options: TrainOptions) -> tuple[ModelBundle, str]:
-    """The bundle with what it reaches on its held-out images, and that in words."""
-    # Judged from the file's own bytes, through the pixels, as every user will run it.
-    model = DeepGaze.load(parse_bundle(bundle.to_bytes(), options.out))
-    held_out = list(bundle.training["held_out_images"])
-    corpus = load_corpus(options.corpus)
-    with progress_bar("held-out images", len(held_out)) as on_image:
-        reached = evaluate(model, corpus, held_out, on_image)
-    metrics = {**bundle.metrics, "held_out": dataclasses.asdict(reached)}
-    return dataclasses.replace(bundle, metrics=metrics), (
-        f"{reached.information_gain:.3f} bit per fixation over the centre bias, "
-        f"AUC {reached.auc:.4f}, on {reached.images} held-out images"
-    )
-
-
-def show_epoch(who: str, training: TrainingConfig, epoch: Epoch) -> None:
-    """One line on stderr."""
-    err.print(
-        f"{who}  epoch {epoch.number}/{training.epochs}  loss {epoch.loss:.4f} nat  "
-        f"information gain {epoch.information_gain:.4f} bit, best {epoch.best:.4f}"
-    )
+def _progress(stage: str, data: TrainingSet, recipe: Recipe, history: History) -> TrainingProgress:
+    split = recipe.split
+    count, parts = split.members * (split.folds or 1), split.folds or split.parts
+    images = len(data.images) * (parts - 2) // parts  # one part stops, one judges
+    return TrainingProgress(stage, count, images, recipe.training.epochs, err, history)
 
 
 if __name__ == "__main__":

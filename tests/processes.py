@@ -36,7 +36,7 @@ def kill_tree(root: int) -> None:
 
 def scoring_actors(root: int) -> list[int]:
     """The scoring actors among the processes that `root` started."""
-    return [pid for pid, name in descendants(root).items() if name.startswith("ray::ScoringActor")]
+    return [pid for pid, name in descendants(root).items() if name.startswith("ray::ShardActor")]
 
 
 def training_workers(root: int) -> list[int]:

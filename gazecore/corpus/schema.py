@@ -7,6 +7,7 @@ x and y are pixels of the original image, 0-based; the fixated pixel is (floor(x
 t and duration are seconds, null where the source has none. `index` counts within a scanpath.
 """
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ class Corpus:
         ids: list[str] = self.images["image_id"].to_pylist()
         return ids
 
+    @property
+    def digest(self) -> str:
+        """sha256 of the images' names: which corpus this is, wherever its files are."""
+        return hashlib.sha256("\n".join(sorted(self.image_ids)).encode()).hexdigest()
+
     def points(self) -> dict[str, np.ndarray]:
         """Fixations of each image: image_id to float64 (n, 2), columns x and y, n may be 0."""
         index = {image_id: i for i, image_id in enumerate(self.image_ids)}
@@ -69,15 +75,6 @@ class Corpus:
         order = np.argsort(rows, kind="stable")
         bounds = np.searchsorted(rows[order], np.arange(1, len(index)))
         return dict(zip(index, np.split(points[order], bounds), strict=True))
-
-    def normalised(self, image_ids: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """x / width, y / height and position in `image_ids` of all fixations on these images."""
-        sizes = {row["image_id"]: (row["width"], row["height"]) for row in self.images.to_pylist()}
-        points = self.points()
-        scaled = [points[image_id] / sizes[image_id] for image_id in image_ids]
-        groups = np.repeat(np.arange(len(image_ids)), [len(p) for p in scaled])
-        x, y = np.concatenate(scaled).T if scaled else np.empty((2, 0))
-        return x, y, groups
 
     def save(self, location: Location) -> None:
         """Write both files; `images.parquet`, without which there is no corpus, comes last."""

@@ -1,33 +1,43 @@
 """The feature cache: what the frozen backbone makes of a corpus, computed once.
 
-    CACHE/cache.json              the backbone's spec, its key, the display size, the corpus
-    CACHE/features-00000.parquet  one row (and row group) per image: image_id, height, width,
-                                  grid_height, grid_width, features, thumbnail
+    CACHE/cache.json                       the backbone, the display size, the limits
+    CACHE/corpus/                          a copy of the corpus's two files
+    CACHE/plan/part-00000.parquet          its images, cut into shards (schema `results.PLAN`)
+    CACHE/features/shard-000012.parquet    FEATURES: a row, and row group, per `ok` image
+    CACHE/images/shard-000012.parquet      OUTCOMES: a row per planned image; written last
 
 `features` is the float16 array (channels, grid_height, grid_width) in C order, little endian.
 """
 
-import io
+import itertools
 import json
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.corpus.schema import Corpus
-from gazecore.corpus.splits import thumbnail
-from gazecore.errors import CorpusError, RunFailed, one_line
-from gazecore.images.decode import Limits, decode, to_network
-from gazecore.model.backbone import Backbone, BackboneSpec
+from gazecore.corpus.schema import Corpus, load_corpus
+from gazecore.errors import CorpusError, InputError, RunMismatch, one_line
+from gazecore.features.source import ImageFeatures, feature_key
+from gazecore.images.decode import Limits
+from gazecore.images.listing import LISTED
+from gazecore.model.backbone import BackboneSpec
 from gazecore.model.bundle import DisplaySize
+from gazecore.results.directory import ShardedDirectory, claim
+from gazecore.results.plan import PlanSummary, plan_parts, update_plan
+from gazecore.results.schema import shard_name
 from gazecore.storage import Location
 
-IMAGES_PER_FILE = 16
+_READERS = 16
+_OPEN_FILES = 64
+"""Files that stay open; one of many images has a footer of tens of kilobytes."""
 
-SCHEMA = pa.schema(
+FEATURES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
@@ -35,149 +45,195 @@ SCHEMA = pa.schema(
         pa.field("grid_height", pa.int32(), nullable=False),
         pa.field("grid_width", pa.int32(), nullable=False),
         pa.field("features", pa.binary(), nullable=False),
-        pa.field("thumbnail", pa.binary(), nullable=False),
     ]
 )
 
+OUTCOMES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("thumbnail", pa.binary()),
+    ]
+)
+"""thumbnail: 256 little-endian float32, see `corpus.splits.thumbnail`."""
+
 
 @dataclass(frozen=True)
-class CachedImage:
-    """Features of one image.
+class CacheSettings:
+    """What decides the features. A cache goes on only with those that it was begun with.
 
     Attributes:
-        image_id: as in the corpus.
-        height, width: of the original image, pixels.
-        features: float16 (channels, h, w).
-        thumbnail: float32 (256,), by which duplicates are found.
+        backbone: which features.
+        display_size: `1024` or `native`.
+        shard_size: images per shard.
+        limits: caps per image.
     """
 
-    image_id: str
-    height: int
-    width: int
-    features: np.ndarray
-    thumbnail: np.ndarray
+    backbone: BackboneSpec
+    display_size: DisplaySize
+    shard_size: int = 16
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise InputError(f"shard_size must be positive, not {self.shard_size}")
 
 
-def write_cache(
-    corpus: Corpus, backbone: Backbone, display_size: DisplaySize, out: Location
-) -> Iterator[int]:
-    """Compute the features of a corpus; files that are there already are kept.
+class CacheDirectory(ShardedDirectory):
+    """Where a cache's files are."""
 
-    Yields:
-        How many images are done, after each file.
+    def __init__(self, location: Location, shard_size: int) -> None:
+        super().__init__(location, shard_size, outcomes="images", results="features")
+
+
+def begin_cache(
+    location: Location, corpus: Corpus, settings: CacheSettings
+) -> tuple[CacheDirectory, PlanSummary]:
+    """Start the cache of a corpus, or go on with it; its images are planned.
+
+    Fixations that changed since, of the same images, replace those in the cache.
 
     Raises:
-        CorpusError: an image cannot be read, or `out` holds the cache of something else.
-        RunFailed: features are not finite in float16.
+        RunMismatch: it is the cache of other images, of another backbone or with other settings, or
+            the directory holds something else.
+        CorpusError: the corpus has no images.
     """
-    header = {
-        "backbone": asdict(backbone.spec),
-        "key": cache_key(backbone.spec, display_size),
-        "display_size": display_size,
-        "images": corpus.image_ids,
-    }
-    text = json.dumps(header, indent=1)
-    marker = out / "cache.json"
-    if marker.exists() and json.loads(marker.read_bytes()) != json.loads(text):
-        raise CorpusError(f"{out.uri} holds the features of other images or of another backbone")
-    marker.publish(text.encode())
-    present = set(out.names())
-    rows = corpus.images.to_pylist()
-    for start in range(0, len(rows), IMAGES_PER_FILE):
-        part = rows[start : start + IMAGES_PER_FILE]
-        name = f"features-{start // IMAGES_PER_FILE:05d}.parquet"
-        if name not in present:
-            table = pa.Table.from_pylist(
-                [_row(row["image_id"], row["uri"], backbone, display_size) for row in part], SCHEMA
-            )
-            buffer = io.BytesIO()
-            pq.write_table(
-                table, buffer, row_group_size=1, compression="none", use_dictionary=False
-            )
-            (out / name).publish(buffer.getvalue())
-        yield start + len(part)
-
-
-def cache_key(spec: BackboneSpec, display_size: DisplaySize) -> str:
-    """What a cache and a model must agree on."""
-    return f"{spec.key}-{display_size}"
+    if not corpus.images.num_rows:
+        raise CorpusError("the corpus has no images")
+    if not (location / "cache.json").exists():
+        location.remove_temporaries()
+        if location.names():
+            raise RunMismatch(f"{location.uri} is not empty and holds no cache: use another --out")
+    claim(
+        location / "cache.json",
+        {
+            "key": feature_key(settings.backbone, settings.display_size),
+            **asdict(settings),
+            "images": {"count": corpus.images.num_rows, "sha256": corpus.digest},
+        },
+    )
+    cache = CacheDirectory(location, settings.shard_size)
+    cache.remove_temporaries()
+    corpus.save(location / "corpus")
+    return cache, update_plan(cache, _listing(corpus))
 
 
 class FeatureCache:
-    """Random access to a cache that is complete."""
+    """Random access to a cache that is complete; any number of threads may read.
+
+    Attributes:
+        uri: where it is.
+        backbone, display_size: which features these are.
+        image_ids: the images that have features, in the plan's order.
+        failed: image_id to error message of those that have none.
+    """
 
     def __init__(self, uri: str) -> None:
-        """Open a cache. Raises CorpusError where there is none or files are missing."""
+        """Open a cache. Raises CorpusError where there is none or shards are missing."""
         location = Location(uri)
         self.uri = location.uri
         try:
             header = json.loads((location / "cache.json").read_bytes())
-        except (OSError, ValueError) as error:
+            self.backbone = BackboneSpec.from_json(header["backbone"])
+            self.display_size: DisplaySize = header["display_size"]
+            self._directory = CacheDirectory(location, header["shard_size"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(
                 f"{uri} is not a feature cache: {one_line(error)}; `gazecore features` makes one"
             ) from error
-        self.backbone = BackboneSpec.from_json(header["backbone"])
-        self.display_size: DisplaySize = header["display_size"]
-        self.image_ids: list[str] = header["images"]
-        count = -(-len(self.image_ids) // IMAGES_PER_FILE)
+        planned = sum(part.shards for part in plan_parts(self._directory))
+        self._shards = sorted(self._directory.shards_done())
+        if not planned or self._shards != list(range(planned)):
+            raise CorpusError(f"{uri} is not complete: run `gazecore features` again")
+        self.image_ids: list[str] = []
+        self.failed: dict[str, str] = {}
+        self._where: list[tuple[int, int]] = []
+        self._sizes: list[tuple[int, int]] = []
+        columns = ["image_id", "status", "error_message", "height", "width"]
+        for shard, table in self._outcomes(columns):
+            groups = itertools.count()
+            for row in table.to_pylist():
+                if row["status"] == "ok":
+                    self.image_ids.append(row["image_id"])
+                    self._sizes.append((row["height"], row["width"]))
+                    self._where.append((shard, next(groups)))
+                else:
+                    self.failed[row["image_id"]] = row["error_message"]
         self._lock = threading.Lock()
-        self._files = []
-        for i in range(count):
-            path = location / f"features-{i:05d}.parquet"
-            if not path.exists():
-                raise CorpusError(f"{uri} is not complete: run `gazecore features` again")
-            source = path.path if path.is_local else path.fs.open(path.path)
-            self._files.append(pq.ParquetFile(source, memory_map=path.is_local))
+        self._files: OrderedDict[int, _File] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def require(self, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:
-        """Raise CorpusError where `name`, made for these features, does not fit this cache's."""
-        if cache_key(spec, display_size) != cache_key(self.backbone, self.display_size):
-            raise CorpusError(
-                f"{name} is made for features of {spec.name} at display size {display_size}, the "
-                f"cache holds others, of {self.backbone.name} at {self.display_size}"
-            )
+    def corpus(self) -> Corpus:
+        """The corpus that this is the cache of."""
+        return load_corpus((self._directory.location / "corpus").uri)
 
-    def __getitem__(self, index: int) -> CachedImage:
-        file, group = divmod(index, IMAGES_PER_FILE)
-        with self._lock:  # a file has one position for all threads
-            table = self._files[file].read_row_group(group, use_threads=False)
+    def __getitem__(self, index: int) -> ImageFeatures:
+        shard, group = self._where[index]
+        table = self._open(shard).read(group)
         row = {name: table[name][0] for name in table.column_names}
-        # The arrays are views of Arrow's memory: no further copy of megabytes.
+        # The array is a view of Arrow's memory: no further copy of megabytes.
         features = np.frombuffer(row["features"].as_buffer(), dtype="<f2")
-        return CachedImage(
+        return ImageFeatures(
             row["image_id"].as_py(),
             row["height"].as_py(),
             row["width"].as_py(),
             features.reshape(-1, row["grid_height"].as_py(), row["grid_width"].as_py()),
-            np.frombuffer(row["thumbnail"].as_buffer(), dtype="<f4"),
         )
 
     def thumbnails(self) -> np.ndarray:
         """Miniatures of all images, float32 (n, 256)."""
-        columns = [f.read(["thumbnail"])["thumbnail"].to_pylist() for f in self._files]
-        return np.stack([np.frombuffer(t, dtype="<f4") for column in columns for t in column])
+        found = [
+            np.frombuffer(thumbnail, dtype="<f4")
+            for _, table in self._outcomes(["thumbnail"])
+            for thumbnail in table["thumbnail"].drop_null().to_pylist()
+        ]
+        return np.stack(found) if found else np.empty((0, 256), np.float32)
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of all images, as they were decoded."""
+        return self._sizes
+
+    def _outcomes(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Columns of OUTCOMES, shard by shard; many are fetched at a time."""
+
+        def read(shard: int) -> pa.Table:
+            return (self._directory.outcomes / shard_name(shard)).read_table(list(columns))
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            yield from zip(self._shards, readers.map(read, self._shards), strict=True)
+
+    def _open(self, shard: int) -> "_File":
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = _File(self._directory.results / shard_name(shard))
+                while len(self._files) > _OPEN_FILES:
+                    self._files.popitem(last=False)  # closed when its last reader lets go
+            self._files.move_to_end(shard)
+            return self._files[shard]
 
 
-def _row(
-    image_id: str, uri: str, backbone: Backbone, display_size: DisplaySize
-) -> dict[str, object]:
-    try:
-        data = Location(uri).read_bytes()
-        image = to_network(data, display_size)
-    except Exception as error:
-        raise CorpusError(f"{image_id} ({uri}): {one_line(error)}") from error
-    features = backbone.features(image.pixels[None])[0].half().cpu().numpy()
-    if not np.isfinite(features).all():
-        raise RunFailed(f"{image_id} ({uri}): its features do not fit float16")
-    return {
-        "image_id": image_id,
-        "height": image.height,
-        "width": image.width,
-        "grid_height": features.shape[1],
-        "grid_width": features.shape[2],
-        "features": features.astype("<f2").tobytes(),
-        "thumbnail": thumbnail(decode(data, Limits())).astype("<f4").tobytes(),
-    }
+class _File:
+    """An open shard, read by one thread at a time."""
+
+    def __init__(self, location: Location) -> None:
+        self._lock = threading.Lock()
+        source = location.path if location.is_local else location.fs.open(location.path)
+        self._file = pq.ParquetFile(source)
+
+    def read(self, group: int) -> pa.Table:
+        with self._lock:  # a file has one position for all threads
+            return self._file.read_row_group(group, use_threads=False)
+
+
+def _listing(corpus: Corpus) -> Iterator[pa.RecordBatch]:
+    images = corpus.images
+    nothing = {name: pa.nulls(images.num_rows, LISTED.field(name).type) for name in LISTED.names}
+    table = pa.table({**nothing, "image_id": images["image_id"], "uri": images["uri"]})
+    yield from table.select(LISTED.names).cast(LISTED).to_batches()

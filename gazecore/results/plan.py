@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.listing import LISTED
-from gazecore.results.run import Run
+from gazecore.results.directory import ShardedDirectory
 from gazecore.results.schema import PLAN
 from gazecore.storage import Location
 
@@ -46,7 +46,7 @@ class PlanSummary:
 
 
 def update_plan(
-    run: Run, listing: Iterator[pa.RecordBatch], limit: int | None = None
+    planned: ShardedDirectory, listing: Iterator[pa.RecordBatch], limit: int | None = None
 ) -> PlanSummary:
     """Bring the plan up to date with the input.
 
@@ -54,14 +54,14 @@ def update_plan(
     images are sorted out by DuckDB, which spills to disk.
 
     Args:
-        run: begun.
+        planned: the directory.
         listing: batches of `images.listing.LISTED`.
         limit: take the listing's first images only.
 
     Raises:
         InputError: one image_id stands for two URIs.
     """
-    known = plan_parts(run)
+    known = plan_parts(planned)
     images = sum(part.images for part in known)
     next_shard = known[-1].first_shard + known[-1].shards if known else 0
     before = images
@@ -79,9 +79,9 @@ def update_plan(
                 f"FROM {listed} ANTI JOIN known USING (image_id) "
                 "GROUP BY image_id, uri ORDER BY min(file_row_number)"
             ).to_arrow_reader(100_000)
-            pieces = _exactly(new, run.settings.shard_size * SHARDS_PER_PART)
+            pieces = _exactly(new, planned.shard_size * SHARDS_PER_PART)
             for number, rows in enumerate(pieces, start=len(known)):
-                next_shard += _write_part(run, number, next_shard, rows)
+                next_shard += _write_part(planned, number, next_shard, rows)
                 images += rows.num_rows
     return PlanSummary(images, next_shard, images - before)
 
@@ -105,16 +105,16 @@ class PlanPart:
         return int(self.sizes.sum())
 
 
-def plan_parts(run: Run) -> list[PlanPart]:
+def plan_parts(planned: ShardedDirectory) -> list[PlanPart]:
     """The files of the plan, in order; their footers are read, not their rows.
 
     Raises:
         InputError: one of them is damaged.
     """
     parts = []
-    for name in run.plan.names():
+    for name in planned.plan.names():
         if name.startswith("part-") and name.endswith(".parquet"):
-            location = run.plan / name
+            location = planned.plan / name
             try:
                 with location.fs.open(location.path, "rb") as file:
                     metadata = pq.read_metadata(file)
@@ -127,23 +127,25 @@ def plan_parts(run: Run) -> list[PlanPart]:
     parts.sort(key=lambda part: part.first_shard)
     ends = np.cumsum([0, *(part.shards for part in parts)], dtype=int)
     if [part.first_shard for part in parts] != ends[:-1].tolist():
-        raise InputError(f"{run.plan.uri} lacks one of its parts")
+        raise InputError(f"{planned.plan.uri} lacks one of its parts")
     return parts
 
 
-def images_in(run: Run, numbers: Container[int]) -> int:
+def images_in(planned: ShardedDirectory, numbers: Container[int]) -> int:
     """How many images these shards hold."""
     return sum(
         int(size)
-        for part in plan_parts(run)
+        for part in plan_parts(planned)
         for number, size in enumerate(part.sizes, start=part.first_shard)
         if number in numbers
     )
 
 
-def shards(run: Run, wanted: Callable[[int], bool] = lambda _: True) -> Iterator[Shard]:
+def shards(
+    planned: ShardedDirectory, wanted: Callable[[int], bool] = lambda _: True
+) -> Iterator[Shard]:
     """The shards of the plan in order; only parts and row groups that are wanted are read."""
-    for part in plan_parts(run):
+    for part in plan_parts(planned):
         numbers = range(part.first_shard, part.first_shard + part.shards)
         if not any(wanted(number) for number in numbers):
             continue
@@ -191,20 +193,20 @@ def _exactly(batches: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def _write_part(run: Run, number: int, first_shard: int, rows: pa.Table) -> int:
+def _write_part(planned: ShardedDirectory, number: int, first_shard: int, rows: pa.Table) -> int:
     """Write part `number`; returns how many shards it has."""
-    size = run.settings.shard_size
+    size = planned.shard_size
     count: int = -(-rows.num_rows // size)
     numbers = [first_shard + i // size for i in range(rows.num_rows)]
     table = rows.append_column("shard", pa.array(numbers, pa.int32())).cast(PLAN)
     table = table.replace_schema_metadata({_FIRST: str(first_shard).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=size, compression="zstd")
-    location = run.plan / f"part-{number:05d}.parquet"
+    location = planned.plan / f"part-{number:05d}.parquet"
     try:
         location.publish(buffer.getvalue(), create=True)
     except FileExistsError:
         raise RunMismatch(
-            f"another process is planning {run.location.uri}: wait for it, then run this again"
+            f"another process is planning {planned.location.uri}: wait for it, then run this again"
         ) from None
     return count

@@ -1,7 +1,6 @@
-"""A run directory: what it was begun with, and which of its shards are done."""
+"""A run directory: the settings that it was begun with."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,10 +8,9 @@ from typing import Any
 import gazecore
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.decode import Limits
+from gazecore.results.directory import ShardedDirectory, claim
 from gazecore.results.schema import VERSION
 from gazecore.storage import Location
-
-_SHARD = re.compile(r"shard-(\d{6,})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -40,24 +38,14 @@ class RunSettings:
             raise InputError(f"shard_size must be positive, not {self.shard_size}")
 
 
-class Run:
+class Run(ShardedDirectory):
     """A run directory and the settings in its run.json."""
 
     def __init__(self, location: Location, settings: RunSettings) -> None:
-        self.location = location
+        super().__init__(location, settings.shard_size, outcomes="scores", results="densities")
         self.settings = settings
-        self.plan = location / "plan"
-        self.scores = location / "scores"
-        self.densities = location / "densities"
-
-    def shards_done(self) -> set[int]:
-        """Numbers of the shards whose scores file exists."""
-        return shard_numbers(self.scores.names())
-
-    def remove_temporaries(self) -> None:
-        """Delete what writers that are gone left half-written."""
-        for directory in (self.location, self.plan, self.scores, self.densities):
-            directory.remove_temporaries()
+        self.scores = self.outcomes
+        self.densities = self.results
 
 
 def begin_run(location: Location, settings: RunSettings) -> Run:
@@ -69,32 +57,13 @@ def begin_run(location: Location, settings: RunSettings) -> Run:
     """
     marker = location / "run.json"
     if marker.exists():
-        run = open_run(location)
-        differences = [
-            f"{key}: it has {old}, now {new}"
-            for (key, old), (_, new) in zip(
-                _flat(run.settings).items(), _flat(settings).items(), strict=True
-            )
-            if old != new
-        ]
-        if differences:
-            raise RunMismatch(
-                f"{location.uri} was begun with other settings ({'; '.join(differences)}): "
-                "use those, or another --out"
-            )
+        open_run(location)  # of this format, and readable
     else:
         location.remove_temporaries()
         if location.names():
             raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
-        content = {
-            "schema_version": VERSION,
-            "gazecore_version": gazecore.__version__,
-            **asdict(settings),
-        }
-        try:
-            marker.publish((json.dumps(content, indent=2) + "\n").encode(), create=True)
-        except FileExistsError:
-            return begin_run(location, settings)  # another process began it just now
+    notes = {"schema_version": VERSION, "gazecore_version": gazecore.__version__}
+    claim(marker, asdict(settings), notes)
     run = Run(location, settings)
     run.remove_temporaries()
     return run
@@ -118,14 +87,3 @@ def open_run(location: Location) -> Run:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{location.uri}/run.json cannot be read: {one_line(error)}") from error
     return Run(location, settings)
-
-
-def shard_numbers(names: list[str]) -> set[int]:
-    """The shards that these file names stand for; other names are ignored."""
-    return {int(match[1]) for name in names if (match := _SHARD.fullmatch(name))}
-
-
-def _flat(settings: RunSettings) -> dict[str, Any]:
-    values = asdict(settings)
-    limits = values.pop("limits")
-    return {**values, **{f"limits.{key}": value for key, value in limits.items()}}

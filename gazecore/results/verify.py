@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
+from gazecore.results.directory import shard_numbers
 from gazecore.results.plan import Shard, images_in, plan_parts, shards
-from gazecore.results.run import Run, shard_numbers
+from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, shard_name
 from gazecore.storage import Location
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, SCORES, shard_name
+from gazecore.results.schema import DENSITIES, SCORES
 
 
 def commit_shard(
@@ -25,10 +25,9 @@ def commit_shard(
         scores: a row of SCORES for each planned image, in the plan's order.
         densities: a row of DENSITIES for each `ok` image, in the same order.
     """
-    name = shard_name(shard)
-    (run.densities / name).publish(density_file(densities))
     table = pa.Table.from_pylist(list(scores), schema=SCORES)
-    (run.scores / name).publish(_parquet(table, use_dictionary=["status", "error"]))
+    outcomes = _parquet(table, use_dictionary=["status", "error"])
+    run.commit(shard, outcomes, density_file(densities))
 
 
 def density_file(densities: Sequence[Mapping[str, Any]]) -> bytes:

@@ -1,77 +1,37 @@
-"""Scoring one shard, start to end: fetch, decode, compute, summarise.
+"""Scoring a shard: images become densities and their statistics."""
 
-Fetching and decoding run ahead in threads, the network runs in the caller's thread, and statistics
-and encoding follow in threads, so that the network does not wait.
-"""
-
-import contextlib
-import ctypes
-import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from gazecore.density.codec import DEFAULT_FACTOR, encode
 from gazecore.density.statistics import statistics
-from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
-from gazecore.images.decode import Limits, NetworkInput, to_network
-from gazecore.images.fetch import StorageUnavailable, fetch
-from gazecore.model.bundle import DisplaySize
-from gazecore.model.deepgaze import DeepGaze
-
-Row = dict[str, Any]
-
-NoInput = ImageError | StorageUnavailable
-"""Why there is nothing for the network to see."""
-
-MAX_UNANSWERED = 8
-"""Images of a shard that may stay unanswered on the last try, however few others there are."""
-
-
-_M_ARENA_MAX = -8
-"""glibc's `mallopt` parameter: how many arenas threads share."""
+from gazecore.images.decode import NetworkInput
+from gazecore.model.deepgaze import DeepGaze, Prediction
+from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
 
 
 @dataclass(frozen=True)
-class ScorerConfig:
+class ScorerConfig(ReadingConfig):
     """How images are scored.
 
     Attributes:
-        display_size: `1024` or `native`.
         density_factor: grid cells per stored density cell, in both directions.
-        limits: caps per image.
-        fetchers: images fetched at the same time.
-        decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
-            one per two cores, since the network takes the longest.
     """
 
-    display_size: DisplaySize = "1024"
     density_factor: int = DEFAULT_FACTOR
-    limits: Limits = field(default_factory=Limits)
-    fetchers: int = 16
-    decoders: int = 0
 
 
 class Scorer:
-    """A model on its device, with the threads that feed it. Several shards may be scored at once
-    from several threads; the network serves one of them at a time."""
+    """A model on its device, with the threads that feed it."""
 
     def __init__(self, model: DeepGaze, config: ScorerConfig) -> None:
         self.model = model
         self.config = config
-        cores = os.cpu_count() or 1
-        _share_arenas()
-        self._decoding = threading.Semaphore(config.decoders or max(1, cores // 2))
-        self._computing = threading.Lock()
-        self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
-        self._finishers = ThreadPoolExecutor(cores, "gazecore-finish")
+        self._pipeline = Pipeline(self, config)
 
     def score(
         self,
@@ -81,125 +41,38 @@ class Scorer:
         last_try: bool = False,
         on_image: Callable[[bool], None] = lambda ok: None,
     ) -> tuple[list[Row], list[Row]]:
-        """Score the images of a shard.
+        """`Pipeline.process`: rows of SCORES for every image and of DENSITIES for the `ok` ones."""
+        return self._pipeline.process(images, crashed=crashed, last_try=last_try, on_image=on_image)
 
-        Args:
-            images: rows of the plan: image_id, uri, size.
-            crashed: images that are known to end the process; they are not touched.
-            last_try: single images that the storage does not answer for become failed rows, so that
-                they do not keep the others of their shard back for good.
-            on_image: is called with ok or not as each image is finished.
+    def batch_size(self, height: int, width: int) -> int:
+        """See `Stage.batch_size`."""
+        return self.model.backbone.batch_size(height, width)
 
-        Returns:
-            Rows of SCORES for every image and of DENSITIES for the `ok` ones, in the order given.
+    def compute(self, pixels: np.ndarray) -> Prediction:
+        """See `Stage.compute`."""
+        return self.model.predict(pixels)
 
-        Raises:
-            StorageUnavailable: the storage does not answer for an image; on the last try, for more
-                images than it answers for.
-        """
-        rows = images.select(["image_id", "uri", "size"]).to_pylist()
-        futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
-        unanswered = answered = 0
-        for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
-            if isinstance(inputs, StorageUnavailable):
-                unanswered += 1
-                if not last_try or unanswered > max(MAX_UNANSWERED, answered):
-                    raise inputs
-                inputs = StorageError(one_line(inputs))
-            else:
-                answered += len(indices)
-            if isinstance(inputs, ImageError):
-                futures[indices[0]].set_result((failed_row(rows[indices[0]], inputs), None))
-                on_image(False)
-                continue
-            pixels = np.stack([image.pixels for image in inputs])
-            try:
-                with self._computing:
-                    prediction = self.model.predict(pixels)
-            except (MemoryError, torch.OutOfMemoryError):
-                error = TooLarge("its network input does not fit in the device's memory")
-                for index in indices:
-                    futures[index].set_result((failed_row(rows[index], error), None))
-                    on_image(False)
-                continue
-            for position, (index, image) in enumerate(zip(indices, inputs, strict=True)):
-                futures[index] = self._finishers.submit(
-                    summarise,
-                    rows[index],
-                    image,
-                    prediction.log_density[position],
-                    prediction.members[position],
-                    prediction.centerbias,
-                    self.config.density_factor,
-                )
-                on_image(True)
-        results = [future.result() for future in futures]
-        return [score for score, _ in results], [d for _, d in results if d is not None]
+    def finish(
+        self, row: Row, image: NetworkInput, computed: Prediction, position: int
+    ) -> tuple[Row, Row]:
+        """See `Stage.finish`."""
+        return summarise(
+            row,
+            (image.height, image.width),
+            computed.log_density[position],
+            computed.members[position],
+            computed.centerbias,
+            self.config.density_factor,
+        )
 
     def close(self) -> None:
         """End the threads."""
-        self._readers.shutdown(cancel_futures=True)
-        self._finishers.shutdown(cancel_futures=True)
-
-    def _read_ahead(
-        self, rows: list[Row], crashed: frozenset[str]
-    ) -> Iterator[tuple[int, NetworkInput | NoInput]]:
-        """What the network is to see, in order; at most two images per fetcher are held."""
-        waiting: deque[tuple[int, Future[NetworkInput]]] = deque()
-        upcoming = iter(enumerate(rows))
-        try:
-            while True:
-                while len(waiting) < 2 * self.config.fetchers:
-                    index, row = next(upcoming, (-1, None))
-                    if row is None:
-                        break
-                    waiting.append((index, self._readers.submit(self._read, row, crashed)))
-                if not waiting:
-                    return
-                index, future = waiting.popleft()
-                try:
-                    yield index, future.result()
-                except (ImageError, StorageUnavailable) as error:
-                    yield index, error
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-    def _read(self, row: Row, crashed: frozenset[str]) -> NetworkInput:
-        if row["image_id"] in crashed:
-            raise Crashed("the process that scored this image died each time it was tried")
-        data = fetch(row["uri"], row["size"], self.config.limits)
-        with self._decoding:
-            return to_network(data, self.config.display_size, self.config.limits)
-
-    def _batches(
-        self, inputs: Iterable[tuple[int, NetworkInput | NoInput]]
-    ) -> Iterator[tuple[list[int], list[NetworkInput] | NoInput]]:
-        """Images of one size together, as many as the network takes at once."""
-        held: dict[tuple[int, ...], list[tuple[int, NetworkInput]]] = {}
-        for index, image in inputs:
-            if not isinstance(image, NetworkInput):
-                yield [index], image
-                continue
-            group = held.setdefault(image.pixels.shape, [])
-            group.append((index, image))
-            if len(group) == self.model.backbone.batch_size(*image.pixels.shape[:2]):
-                del held[image.pixels.shape]
-                yield [i for i, _ in group], [im for _, im in group]
-        for group in held.values():
-            yield [i for i, _ in group], [im for _, im in group]
-
-
-def _share_arenas() -> None:
-    """Keep glibc from holding on to what each thread has freed, which can be hundreds of megabytes
-    after a few large images."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        self._pipeline.close()
 
 
 def summarise(
     row: Mapping[str, Any],
-    image: NetworkInput,
+    size: tuple[int, int],
     log_density: np.ndarray,
     members: np.ndarray,
     centerbias: np.ndarray,
@@ -209,38 +82,29 @@ def summarise(
 
     Args:
         row: the image's row of the plan.
-        image: as the network saw it.
+        size: height and width of the original image.
         log_density, members, centerbias: as `density.statistics` takes them.
         factor: grid cells per stored cell.
     """
     values, offset = encode(log_density, factor)
     if not np.isfinite(offset):
         raise FloatingPointError(f"the density of {row['image_id']} is not finite")
-    size = {"height": image.height, "width": image.width}
+    height, width = size
     score = {
         "image_id": row["image_id"],
         "uri": row["uri"],
         "status": "ok",
-        **size,
-        **statistics(log_density, members, centerbias, image.height, image.width),
+        "height": height,
+        "width": width,
+        **statistics(log_density, members, centerbias, height, width),
     }
     density = {
         "image_id": row["image_id"],
-        **size,
+        "height": height,
+        "width": width,
         "grid_height": values.shape[0],
         "grid_width": values.shape[1],
         "log_density": values.ravel(),
         "log_offset": offset,
     }
     return score, density
-
-
-def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:
-    """The SCORES row of an image that cannot be scored."""
-    return {
-        "image_id": row["image_id"],
-        "uri": row["uri"],
-        "status": "failed",
-        "error": error.code,
-        "error_message": one_line(error),
-    }

@@ -1,19 +1,24 @@
-"""What a readout is trained on: cached features and the fixations on their images."""
+"""What a readout is trained on: features and the fixations on their images."""
 
+import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from gazecore.corpus.schema import Corpus
 from gazecore.corpus.splits import duplicate_groups, folds
-from gazecore.errors import InputError
-from gazecore.features.cache import CachedImage, FeatureCache
+from gazecore.errors import CorpusError, InputError
+from gazecore.features.source import Features, ImageFeatures, feature_key
 from gazecore.model import centerbias
-from gazecore.model.backbone import STRIDE
+from gazecore.model.backbone import STRIDE, BackboneSpec
+from gazecore.model.bundle import DisplaySize
 from gazecore.model.deepgaze import GRID_STRIDE
+
+_STATISTICS = 1000
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Example:
     grid: tuple[int, int]
 
 
-def make_example(image: CachedImage, points: np.ndarray) -> Example:
+def make_example(image: ImageFeatures, points: np.ndarray) -> Example:
     """Put the fixations of an image, (n, 2) x and y in pixels, on its grid."""
     height, width = (side * STRIDE // GRID_STRIDE for side in image.features.shape[1:])
     columns = np.floor(points[:, 0] / image.width * width).astype(np.int64)
@@ -45,39 +50,100 @@ def make_example(image: CachedImage, points: np.ndarray) -> Example:
 
 
 class TrainingSet:
-    """A feature cache and the fixations on its images.
+    """Features and the fixations on their images.
 
     Attributes:
-        cache: the features; an image is known by its position in it.
-        images: positions of the images that have fixations.
-        fixations: how many each image of the cache has.
+        sources: caches, or corpora with a backbone; an image is known by its position in all of
+            them, one after the other.
+        image_ids: of all images that have features.
+        images: positions of those that have fixations.
+        fixations: how many each image has.
+        corpus: all images and fixations in one.
+        digests: which corpora these are, see `Corpus.digest`.
     """
 
-    def __init__(self, cache: FeatureCache, corpus: Corpus) -> None:
-        """Join them. Raises InputError where the corpus lacks an image of the cache."""
-        points = corpus.points()
-        missing = [i for i in cache.image_ids if i not in points]
-        if missing:
-            raise InputError(f"the corpus lacks {missing[0]}, which the feature cache holds")
-        self.cache = cache
-        self.fixations = [len(points[i]) for i in cache.image_ids]
+    def __init__(self, sources: Sequence[Features]) -> None:
+        """Join them.
+
+        Raises:
+            InputError: there is no source, they hold other features than the first one, two of
+                them have an image of one name, or no image has fixations.
+            CorpusError: an image was decoded to another size than its corpus says.
+        """
+        if not sources:
+            raise InputError("there is nothing to train on: name a feature cache")
+        self.sources = list(sources)
+        for source in sources:
+            require(source, self.backbone, self.display_size, sources[0].uri)
+        corpora = [source.corpus() for source in sources]
+        self._points: list[np.ndarray] = []
+        self._normalised: list[np.ndarray] = []
+        for source, corpus in zip(sources, corpora, strict=True):
+            points = corpus.points()
+            rows = {row["image_id"]: row for row in corpus.images.to_pylist()}
+            for image_id, size in zip(source.image_ids, source.sizes(), strict=False):
+                if size != (expected := (rows[image_id]["height"], rows[image_id]["width"])):
+                    raise CorpusError(
+                        f"{image_id} is an image of {size[1]}x{size[0]} px, its corpus says "
+                        f"{expected[1]}x{expected[0]}: its fixations would be misplaced"
+                    )
+            for image_id in source.image_ids:
+                row = rows[image_id]
+                self._points.append(points[image_id])
+                self._normalised.append(points[image_id] / (row["width"], row["height"]))
+        self.image_ids = [i for source in sources for i in source.image_ids]
+        if len(set(self.image_ids)) < len(self.image_ids):
+            twice = next(i for i in self.image_ids if self.image_ids.count(i) > 1)
+            raise InputError(f"two of the sources have an image {twice!r}: train on one of them")
+        self.fixations = [len(points) for points in self._points]
         self.images = [i for i, count in enumerate(self.fixations) if count]
-        self._corpus = corpus
-        self._points = [points[i] for i in cache.image_ids]
+        if not self.images:
+            raise InputError(f"no image of {sources[0].uri} has fixations")
+        self.digests = [corpus.digest for corpus in corpora]
+        self.corpus = Corpus(
+            pa.concat_tables([corpus.images for corpus in corpora]),
+            pa.concat_tables([corpus.fixations for corpus in corpora]),
+        )
+        ends = np.cumsum([len(source.image_ids) for source in sources])
+        self._ends: list[int] = ends.tolist()
+
+    @property
+    def backbone(self) -> BackboneSpec:
+        """Which features these are."""
+        return self.sources[0].backbone
+
+    @property
+    def display_size(self) -> DisplaySize:
+        """How large the images are shown."""
+        return self.sources[0].display_size
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """image_id to error message of the images that have no features."""
+        return {i: why for source in self.sources for i, why in source.failed.items()}
+
+    def features(self, image: int) -> ImageFeatures:
+        """Features of one image."""
+        number = bisect.bisect_right(self._ends, image)
+        return self.sources[number][image - (self._ends[number - 1] if number else 0)]
 
     def folds(self, count: int, seed: int) -> np.ndarray:
-        """The fold of each image of the cache, int (n,); images that look the same share one."""
-        return folds(duplicate_groups(self.cache.thumbnails()), count, seed)
+        """The fold of each image, int (n,); images that look the same share one."""
+        thumbnails = np.concatenate([source.thumbnails() for source in self.sources])
+        return folds(duplicate_groups(thumbnails), count, seed)
 
     def centerbias(self, images: Sequence[int]) -> centerbias.Centerbias:
         """The centre bias of these images' fixations."""
-        return centerbias.fit(*self._corpus.normalised([self.cache.image_ids[i] for i in images]))
+        points = [self._normalised[i] for i in images]
+        groups = np.repeat(np.arange(len(points)), [len(p) for p in points])
+        x, y = np.concatenate(points).T
+        return centerbias.fit(x, y, groups)
 
     def read(self, groups: Iterable[Sequence[int]]) -> Iterator[list[Example]]:
         """The examples of each group of images; the next group is read while one is in use."""
 
         def read(group: Sequence[int]) -> list[Example]:
-            return [make_example(self.cache[i], self._points[i]) for i in group]
+            return [make_example(self.features(i), self._points[i]) for i in group]
 
         with ThreadPoolExecutor(1) as reader:
             ahead = None
@@ -90,15 +156,29 @@ class TrainingSet:
                 yield ahead.result()
 
 
+def require(source: Features, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:
+    """Raise CorpusError where `name`, made for these features, does not fit this source's."""
+    if feature_key(spec, display_size) != feature_key(source.backbone, source.display_size):
+        raise CorpusError(
+            f"{name} is made for features of {spec.name} at display size {display_size}, "
+            f"{source.uri} has others, of {source.backbone.name} at {source.display_size}"
+        )
+
+
 def channel_statistics(
-    cache: FeatureCache, images: Sequence[int]
+    data: TrainingSet, images: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel over positions and images, each float32 (channels,)."""
-    sums = torch.zeros(cache.backbone.channels, dtype=torch.float64)
+    """Mean and deviation of each channel over positions and images, each float32 (channels,).
+
+    Of more than a thousand images, a random thousand; each has hundreds of positions.
+    """
+    if len(images) > _STATISTICS:
+        images = sorted(np.random.default_rng(0).choice(images, _STATISTICS, replace=False))
+    sums = torch.zeros(data.backbone.channels, dtype=torch.float64)
     squares, count = sums.clone(), 0
     for i in images:
         # torch widens float16 thirty times as fast as numpy.
-        values = torch.from_numpy(cache[i].features.copy()).float().flatten(1)
+        values = torch.from_numpy(data.features(i).features.copy()).float().flatten(1)
         sums += values.sum(dim=1)
         squares += values.square().sum(dim=1)
         count += values.shape[1]

@@ -1,17 +1,20 @@
 """From a training set to a bundle: split, centre bias, members, mixture."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from gazecore.errors import InputError
 from gazecore.model.bundle import ModelBundle
+from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet, channel_statistics
 from gazecore.training.loop import (
     Member,
+    Report,
     TrainMembers,
     judge_images,
     mixture,
@@ -19,109 +22,127 @@ from gazecore.training.loop import (
     single,
     train_here,
 )
-from gazecore.training.trainer import Epoch, TrainingConfig, side_by_side
+from gazecore.training.trainer import TrainingConfig, side_by_side
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which images train, stop and judge. Images that look the same stay together.
+    """Which images train, stop and judge. Images that look the same stay together."""
 
-    Attributes:
-        folds: images are cut into this many at random; the first is held out from everything and
-            judges the result, the others train.
-        members: readouts in the mixture; each stops on a fold of its own and trains on the rest.
-        cross_validate: instead train one member per fold, which is judged on that fold, stops on
-            the next and trains on the rest: every image gets a score of a member that has not seen
-            it. `members` does not count then.
-        seed: of the random cut.
-    """
-
-    folds: int = 7
+    folds: int | None = None
+    """Cross-validate over so many folds of the images: the members of a fold are judged on it, stop
+    on the next one and train on the rest, so that every image gets a score of members that have not
+    seen it. By default one part of the images is held out instead."""
+    parts: int = 7
+    """Without --folds, images are cut into so many parts at random. The first is held out from
+    everything and judges the result; the others train."""
     members: int = 3
-    cross_validate: bool = False
+    """Readouts in the mixture, with --folds in each fold's. Without --folds each one stops on a
+    part of its own and trains on the others. More cost time wherever the model is used."""
     seed: int = 0
+    """Of the random cut."""
 
     def __post_init__(self) -> None:
-        if self.cross_validate:
-            if self.folds < 3:
-                raise InputError(f"cross-validation needs at least 3 folds, not {self.folds}")
-        elif not 1 <= self.members <= self.folds - 2:
+        if self.members < 1:
+            raise InputError(f"--members must be positive, not {self.members}")
+        if self.folds is not None and self.folds < 3:
+            raise InputError(f"cross-validation needs at least 3 folds, not {self.folds}")
+        if self.members > self.parts - 2:
             raise InputError(
-                f"{self.members} members need at least {self.members + 2} folds, not {self.folds}"
+                f"{self.members} members need at least {self.members + 2} parts, not {self.parts}"
             )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a bundle is made.
+
+    Attributes:
+        name: how the bundle calls the corpus.
+        split: which images do what.
+        training: of each member; its seed is the first member's.
+    """
+
+    name: str
+    split: SplitConfig
+    training: TrainingConfig
 
 
 def fit_bundle(
     data: TrainingSet,
-    corpus_name: str,
-    split: SplitConfig,
-    training: TrainingConfig,
-    report: Callable[[int, Epoch], None],
-    start: Readout | None = None,
+    recipe: Recipe,
+    report: Report,
+    start: ModelBundle | None = None,
     train_members: TrainMembers = train_here,
 ) -> ModelBundle:
     """Train a mixture of readouts and judge it on images that took no part.
 
     Args:
         data: features and fixations.
-        corpus_name: how the bundle calls the corpus.
-        split, training: how.
-        report: is called with the member's number and each of its epochs.
-        start: members begin as this readout's members, and keep its standardisation and shape;
-            None: they begin at random.
+        recipe: how.
+        report: is called with each member's news.
+        start: members begin as this bundle's members, and keep its standardisation and shape; None:
+            they begin at random.
         train_members: where members are trained.
 
     Returns:
         A bundle whose metrics hold the information gain on the grid of the held-out images.
 
     Raises:
-        InputError: there are too few images.
+        InputError: there are too few images, or `start` has another shape.
     """
-    fold = data.folds(split.folds, split.seed)
-    development = [i for i in data.images if fold[i] != 0]
-    held_out = [i for i in data.images if fold[i] == 0]
-    if not held_out or len(development) < split.folds:
-        raise InputError(
-            f"{len(data.images)} images with fixations are too few for {split.folds} folds"
-        )
+    split = recipe.split
+    require_enough(data, split)
+    part = data.folds(split.parts, split.seed)
+    development = [i for i in data.images if part[i] != 0]
+    held_out = [i for i in data.images if part[i] == 0]
+    stops = [[i for i in development if part[i] == n] for n in range(1, split.members + 1)]
     prior = data.centerbias(development)
     centerbias = torch.from_numpy(prior.log_density)
     members = [
         Member(
             number,
             first,
-            [i for i in development if fold[i] != number],
-            [i for i in development if fold[i] == number],
+            [i for i in development if part[i] != number],
+            stop,
             centerbias,
-            replace(training, seed=training.seed + number),
+            replace(recipe.training, seed=recipe.training.seed + number),
         )
-        for number, first in enumerate(starts(data, development, start, split.members, training), 1)
+        for number, (first, stop) in enumerate(
+            zip(
+                starts(data, development, start, split.members, recipe.training),
+                stops,
+                strict=True,
+            ),
+            1,
+        )
     ]
     readout = mixture(train_members(data, members, report))
     with side_by_side() as pool:
         gains = [gain for gain, _ in judge_images(readout, data, held_out, centerbias, pool)]
     return ModelBundle(
-        backbone=data.cache.backbone,
+        backbone=data.backbone,
         readout=readout,
         centerbias=centerbias,
-        display_size=data.cache.display_size,
-        training={
-            "corpus": corpus_name,
-            "images": len(development),
-            "fixations": sum(data.fixations[i] for i in development),
-            "split": asdict(split),
-            "settings": asdict(training),
-            "centerbias": {"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
-            "held_out_images": [data.cache.image_ids[i] for i in held_out],
-        },
+        display_size=data.display_size,
+        training=describe(data, recipe, prior, development, held_out, start),
         metrics={"grid_information_gain": round(float(np.mean(gains)), 4)},
     )
+
+
+def require_enough(data: TrainingSet, split: SplitConfig) -> None:
+    """Raise InputError where there are too few images for a split, before anything is computed."""
+    count = split.folds or split.parts
+    part = data.folds(count, split.seed)
+    if len({int(part[i]) for i in data.images}) < count:
+        what = "folds" if split.folds else "parts"
+        raise InputError(f"{len(data.images)} images with fixations are too few for {count} {what}")
 
 
 def starts(
     data: TrainingSet,
     images: list[int],
-    start: Readout | None,
+    start: ModelBundle | None,
     count: int,
     training: TrainingConfig,
 ) -> list[Readout]:
@@ -137,37 +158,37 @@ def starts(
         InputError: `start` has another shape.
     """
     if start is not None:
-        config = start.config
+        config = start.readout.config
         if (config.activation, config.widths) != (training.activation, training.widths):
             raise InputError(
                 f"the readout to start from has activation {config.activation} and widths "
                 f"{config.widths}: set training.activation and training.widths to these"
             )
-        return [single(start, number) for number in range(count)]
-    standardisation = channel_statistics(data.cache, images)
+        return [single(start.readout, number) for number in range(count)]
+    standardisation = channel_statistics(data, images)
     return [
         new_readout(*standardisation, replace(training, seed=training.seed + number))
         for number in range(1, count + 1)
     ]
 
 
-def pretrain(
+def describe(
     data: TrainingSet,
-    split: SplitConfig,
-    training: TrainingConfig,
-    report: Callable[[int, Epoch], None],
-    train_members: TrainMembers = train_here,
-) -> Readout:
-    """One readout trained on all images but the first fold, which decides when it stops; members
-    can start from it."""
-    fold = data.folds(split.folds, split.seed)
-    train = [i for i in data.images if fold[i] != 0]
-    member = Member(
-        0,
-        new_readout(*channel_statistics(data.cache, train), training),
-        train,
-        [i for i in data.images if fold[i] == 0],
-        torch.from_numpy(data.centerbias(train).log_density),
-        training,
-    )
-    return train_members(data, [member], report)[0]
+    recipe: Recipe,
+    prior: Centerbias,
+    trained: Sequence[int],
+    held_out: Sequence[int],
+    start: ModelBundle | None,
+) -> dict[str, Any]:
+    """What a bundle says about its training, and about that of the bundle it started from."""
+    return {
+        "corpus": recipe.name,
+        "corpora_sha256": data.digests,
+        "images": len(trained),
+        "fixations": sum(data.fixations[i] for i in trained),
+        "split": asdict(recipe.split),
+        "settings": asdict(recipe.training),
+        "centerbias": {"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
+        "held_out_images": [data.image_ids[i] for i in held_out],
+        **({"started_from": start.training} if start else {}),
+    }

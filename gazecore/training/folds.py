@@ -1,7 +1,6 @@
 """Cross-validation over images: each one gets a score from a member that has not seen it."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +11,9 @@ from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet
-from gazecore.training.fit import SplitConfig, starts
-from gazecore.training.loop import Member, TrainMembers, judge_images, mixture, train_here
-from gazecore.training.trainer import Epoch, TrainingConfig, side_by_side
+from gazecore.training.fit import Recipe, describe, starts
+from gazecore.training.loop import Member, Report, TrainMembers, judge_images, mixture, train_here
+from gazecore.training.trainer import side_by_side
 
 OUT_OF_FOLD = pa.schema(
     [
@@ -25,7 +24,7 @@ OUT_OF_FOLD = pa.schema(
         pa.field("centerbias_log_likelihood", pa.float64(), nullable=False),
     ]
 )
-"""Scores of the member whose test images `fold` are, in bits per fixation on the grid:
+"""Scores of the members whose test images `fold` are, in bits per fixation on the grid:
 `information_gain` over the centre bias of that fold's training images, whose own likelihood over
 the uniform density's is `centerbias_log_likelihood`."""
 
@@ -40,6 +39,14 @@ class Fold:
     stop: list[int]
     test: list[int]
     centerbias: Centerbias
+
+
+@dataclass(frozen=True)
+class FittedFold:
+    """A fold and the mixture of its members."""
+
+    fold: Fold
+    readout: Readout
 
 
 def make_folds(data: TrainingSet, count: int, seed: int) -> list[Fold]:
@@ -62,99 +69,94 @@ def make_folds(data: TrainingSet, count: int, seed: int) -> list[Fold]:
 
 def cross_validate(
     data: TrainingSet,
-    corpus_name: str,
-    split: SplitConfig,
-    training: TrainingConfig,
-    report: Callable[[int, Epoch], None],
-    start: Readout | None = None,
+    recipe: Recipe,
+    report: Report,
+    start: ModelBundle | None = None,
     train_members: TrainMembers = train_here,
-) -> tuple[ModelBundle, pa.Table]:
-    """Train one member per fold.
+) -> tuple[ModelBundle, list[FittedFold]]:
+    """Train the members of every fold.
 
     Args:
         data: features and fixations.
-        corpus_name: how the bundle calls the corpus.
-        split: says how many folds.
-        training: how.
-        report: is called with the fold's number, from 1, and each of its epochs.
-        train_members: where members are trained.
+        recipe: how.
+        report: is called with each member's news; fold k's are numbers k * members + 1 and so on.
         start: see `fit_bundle`; its standardisation is that of all members.
+        train_members: where members are trained.
 
     Returns:
-        The mixture of all members over the centre bias of all images, and a table of the schema
-        `OUT_OF_FOLD`. The channel statistics, which know no fixations, are those of all images.
+        The mixture of all members over the centre bias of all images, and the folds. The channel
+        statistics, which know no fixations, are those of all images.
 
     Raises:
         InputError: there are too few images.
     """
-    folds = make_folds(data, split.folds, split.seed)
+    split, training = recipe.split, recipe.training
+    folds = make_folds(data, split.folds or 0, split.seed)
+    count = len(folds) * split.members
     members = [
         Member(
-            fold.number + 1,
+            number,
             first,
             fold.train,
             fold.stop,
             torch.from_numpy(fold.centerbias.log_density),
-            replace(training, seed=training.seed + fold.number + 1),
+            replace(training, seed=training.seed + number),
         )
-        for fold, first in zip(
-            folds, starts(data, data.images, start, len(folds), training), strict=True
+        for number, (first, fold) in enumerate(
+            zip(
+                starts(data, data.images, start, count, training),
+                [fold for fold in folds for _ in range(split.members)],
+                strict=True,
+            ),
+            1,
         )
     ]
     readouts = train_members(data, members, report)
-    table = pa.concat_tables(
-        [judge_fold(one, data, fold) for one, fold in zip(readouts, folds, strict=True)]
+    fitted = [
+        FittedFold(fold, mixture(readouts[k * split.members : (k + 1) * split.members]))
+        for k, fold in enumerate(folds)
+    ]
+    prior = data.centerbias(data.images)
+    bundle = ModelBundle(
+        backbone=data.backbone,
+        readout=mixture(readouts),
+        centerbias=torch.from_numpy(prior.log_density),
+        display_size=data.display_size,
+        training=describe(data, recipe, prior, data.images, [], start),
     )
-    return join(readouts, data, corpus_name, split, training, table), table
+    return bundle, fitted
 
 
-def judge_fold(readout: Readout, data: TrainingSet, fold: Fold) -> pa.Table:
-    """The scores of a fold's test images, of the schema `OUT_OF_FOLD`."""
+def judge_folds(data: TrainingSet, folds: list[FittedFold]) -> pa.Table:
+    """The scores of all folds' test images, of the schema `OUT_OF_FOLD`."""
+    return pa.concat_tables([_judge(data, fitted) for fitted in folds])
+
+
+def averages(out_of_fold: pa.Table) -> dict[str, float]:
+    """What a bundle says it reached: mean out-of-fold gains over images, and over fixations."""
+    gains = out_of_fold["information_gain"].to_numpy()
+    counts = out_of_fold["fixations"].to_numpy()
+    return {
+        "out_of_fold_information_gain": round(float(gains.mean()), 4),
+        "out_of_fold_information_gain_fixations": round(
+            float(np.average(gains, weights=counts)), 4
+        ),
+    }
+
+
+def _judge(data: TrainingSet, fitted: FittedFold) -> pa.Table:
+    fold = fitted.fold
     centerbias = torch.from_numpy(fold.centerbias.log_density)
     with side_by_side() as pool:
-        found = judge_images(readout, data, fold.test, centerbias, pool)
+        found = judge_images(fitted.readout, data, fold.test, centerbias, pool)
     gains, baselines = zip(*found, strict=True)
     return pa.table(
         [
-            [data.cache.image_ids[i] for i in fold.test],
+            [data.image_ids[i] for i in fold.test],
             [fold.number] * len(fold.test),
             [data.fixations[i] for i in fold.test],
             gains,
             baselines,
         ],
         schema=OUT_OF_FOLD,
-    )
-
-
-def join(
-    members: list[Readout],
-    data: TrainingSet,
-    corpus_name: str,
-    split: SplitConfig,
-    training: TrainingConfig,
-    out_of_fold: pa.Table,
-) -> ModelBundle:
-    """The bundle of all folds' members; its metrics are those of the out-of-fold scores."""
-    prior = data.centerbias(data.images)
-    gains = out_of_fold["information_gain"].to_numpy()
-    counts = out_of_fold["fixations"].to_numpy()
-    return ModelBundle(
-        backbone=data.cache.backbone,
-        readout=mixture(members),
-        centerbias=torch.from_numpy(prior.log_density),
-        display_size=data.cache.display_size,
-        training={
-            "corpus": corpus_name,
-            "images": len(data.images),
-            "fixations": int(counts.sum()),
-            "split": asdict(split),
-            "settings": asdict(training),
-            "centerbias": {"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
-        },
-        metrics={
-            "out_of_fold_information_gain": round(float(gains.mean()), 4),
-            "out_of_fold_information_gain_fixations": round(
-                float(np.average(gains, weights=counts)), 4
-            ),
-        },
     )

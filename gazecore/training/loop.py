@@ -22,7 +22,7 @@ def run(
     data: TrainingSet,
     held_out: list[int],
     report: Callable[[Epoch], None],
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[int], None] = lambda images: None,
 ) -> Readout:
     """Train to the end, from wherever the trainer stands.
 
@@ -31,7 +31,8 @@ def run(
         data: holds the trainer's images.
         held_out: images that decide which epoch was best; each rank judges its slice.
         report: is called after every epoch.
-        on_step: is called after every step, and may take `trainer.state()`.
+        on_step: is called after every step with the images that all ranks trained on, and may take
+            `trainer.state()`.
 
     Returns:
         The readout of the best epoch.
@@ -48,7 +49,7 @@ def run(
         steps = data.read(share.images for share in shares)
         for share, examples in zip(shares, steps, strict=True):
             trainer.step(examples, share.total)
-            on_step()
+            on_step(share.total)
         found = judge_images(trainer.readout, data, own, trainer.centerbias, trainer.pool)
         report(trainer.end_epoch([gain for gain, _ in found]))
     return trainer.best_readout()
@@ -74,20 +75,22 @@ class Member:
     config: TrainingConfig
 
 
-TrainMembers = Callable[[TrainingSet, list[Member], Callable[[int, Epoch], None]], list[Readout]]
-"""Trains members, and reports each one's number and epochs: here, or on a cluster."""
+Report = Callable[[int, Epoch | int], None]
+"""Takes a member's number, and an epoch that it ended or how many images it was trained on since
+the last word."""
+
+TrainMembers = Callable[[TrainingSet, list[Member], Report], list[Readout]]
+"""Trains members: here, or on a cluster."""
 
 
-def train_here(
-    data: TrainingSet, members: list[Member], report: Callable[[int, Epoch], None]
-) -> list[Readout]:
+def train_here(data: TrainingSet, members: list[Member], report: Report) -> list[Readout]:
     """Train members one after the other in this process, from the first step to the end."""
     found = []
     for member in members:
         with side_by_side() as pool:
             trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool)
             show = functools.partial(report, member.number)
-            found.append(run(trainer, data, member.held_out, show))
+            found.append(run(trainer, data, member.held_out, show, show))
     return found
 
 

@@ -3,10 +3,11 @@
 import copy
 import functools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,24 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch reached: training loss in nats per fixation, held-out information gain in bits
-    per fixation over the centre bias (images weighted equally), and the largest so far."""
+    """What an epoch reached.
+
+    Attributes:
+        number: from 1.
+        loss: in training, nats per fixation.
+        information_gain: held out, bits per fixation over the centre bias, images weighted equally.
+        best: the largest information gain so far.
+        images: trained on in this epoch, by all ranks.
+        seconds: how long it took this process to train and to judge; less, if it was restored in
+            the middle of it.
+    """
 
     number: int
     loss: float
     information_gain: float
     best: float
+    images: int
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -143,11 +155,13 @@ class Trainer:
         self.pool = pool
         self.epoch = 0
         self.best = -math.inf
+        self.history: list[Epoch] = []
         self._best_readout = copy.deepcopy(readout.state_dict())
         self._images = images
         self._position = 0
         self._stale = 0
         self._loss = 0.0
+        self._since = time.monotonic()
         self._on_grid = functools.lru_cache(maxsize=64)(functools.partial(on_grid, centerbias))
         self._parameters = list(readout.parameters())
         self._optimiser = torch.optim.AdamW(
@@ -224,8 +238,11 @@ class Trainer:
             self.best, self._stale = gain, 0
             self._best_readout = copy.deepcopy(self.readout.state_dict())
         self.epoch += 1
-        done = Epoch(self.epoch, self._loss / self._position, gain, self.best)
-        self._position, self._loss = 0, 0.0
+        now = time.monotonic()
+        loss, seconds = self._loss / self._position, now - self._since
+        done = Epoch(self.epoch, loss, gain, self.best, len(self._images), seconds)
+        self.history.append(done)
+        self._position, self._loss, self._since = 0, 0.0, now
         return done
 
     def best_readout(self) -> Readout:
@@ -246,6 +263,7 @@ class Trainer:
                 "best": self.best,
                 "best_readout": self._best_readout,
                 "stale": self._stale,
+                "history": [asdict(epoch) for epoch in self.history],
             }
         )
 
@@ -257,6 +275,7 @@ class Trainer:
         self.epoch, self._position = state["epoch"], state["position"]
         self._loss, self._stale = state["loss"], state["stale"]
         self.best, self._best_readout = state["best"], state["best_readout"]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     def _learning_rate(self) -> float:
         in_epoch = -(-len(self._images) // self.config.batch_size)

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import torch
 from PIL import Image
 
 import cluster.actors
-from cluster.actors import ActorConfig, ScoringActor
+from cluster.actors import ScoringJob, ShardActor
 from cluster.pool import Tally
-from cluster.scoring import score_run
 from cluster.session import ActorLayout, ClusterConfig, plan_layout
+from cluster.shards import work_off
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.decode import Limits
 from gazecore.images.listing import list_images
-from gazecore.model.backbone import TINY_SPEC, BackboneSpec
+from gazecore.model.backbone import TINY_SPEC, BackboneSpec, TinyBackbone
 from gazecore.model.bundle import ModelBundle, parse_bundle
 from gazecore.results.plan import update_plan
 from gazecore.results.read import Results
@@ -44,12 +45,12 @@ def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
     return run
 
 
-def config(run: Run, bundle: bytes) -> ActorConfig:
-    return ActorConfig(run.location.uri, bundle, None, 1, False, ScorerConfig())
+def config(run: Run, bundle: bytes) -> ScoringJob:
+    return ScoringJob(run.location.uri, bundle, None, 1, False, ScorerConfig())
 
 
 def score(run: Run, bundle: bytes, layout: ActorLayout = LAYOUT) -> Tally:
-    return score_run(run, config(run, bundle), layout, lambda tally: None)
+    return work_off(run, config(run, bundle), layout, lambda tally: None)
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -63,7 +64,7 @@ def test_every_image_gets_a_row_and_densities_are_normalised(
     run = make_run(tmp_path / "run", photos)
     (photos / "a" / "photo-1.jpg").write_bytes(b"no picture")
     reports: list[int] = []
-    tally = score_run(run, config(run, tiny_bytes), LAYOUT, lambda t: reports.append(t.ok))
+    tally = work_off(run, config(run, tiny_bytes), LAYOUT, lambda t: reports.append(t.ok))
     assert (tally.ok, tally.errors, tally.shards) == (9, {"decode_error": 1}, 4)
     assert list(problems(run)) == []
     scores = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
@@ -118,7 +119,8 @@ def test_killed_actors_are_replaced_and_nothing_differs(tmp_path: Path, tiny_byt
                 os.kill(killed_pid := rng.choice(actors), signal.SIGKILL)
                 killed.append(killed_pid)
                 # What an actor leaves that is killed in the middle of a write.
-                half = f"shard-000001.parquet.{uuid.uuid4().hex}@{socket.gethostname()}-{killed_pid}.tmp"
+                owner = f"{uuid.uuid4().hex}@{socket.gethostname()}-{killed_pid}"
+                half = f"shard-000001.parquet.{owner}.tmp"
                 (Path(tortured.scores.path) / half).write_bytes(b"PAR1")
                 time.sleep(3)
 
@@ -146,42 +148,41 @@ def test_actors_that_find_no_room_do_not_hold_shards_back(
     assert list(problems(run)) == []
 
 
-class StillbornActor(ScoringActor):
+class StillbornActor(ShardActor):
     """An actor that is killed while it starts, as by a machine out of memory."""
 
-    def __init__(self, config: ActorConfig) -> None:
+    def __init__(self, job: ScoringJob) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_actors_that_die_at_the_start_are_not_blamed_on_images(
     photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.actors, "ScoringActor", StillbornActor)
+    monkeypatch.setattr(cluster.actors, "ShardActor", StillbornActor)
     run = make_run(tmp_path / "run", photos)
     with pytest.raises(RunFailed, match="cannot start"):
         score(run, tiny_bytes)
     assert run.scores.names() == []
 
 
-class FragileActor(ScoringActor):
+class FragileActor(ShardActor):
     """An actor that really dies whenever the network meets a plain magenta picture."""
 
-    def __init__(self, config: ActorConfig) -> None:
-        super().__init__(config)
-        backbone = self._scorer.model.backbone
-        compute = backbone.features
+    def __init__(self, job: ScoringJob) -> None:
+        super().__init__(job)
+        compute = TinyBackbone.features
 
-        def features(images: np.ndarray) -> object:
+        def features(self: TinyBackbone, images: np.ndarray) -> torch.Tensor:
             if (images == (255, 0, 255)).all(axis=(1, 2, 3)).any():
                 os.kill(os.getpid(), signal.SIGKILL)
-            return compute(images)
+            return compute(self, images)
 
-        backbone.features = features  # type: ignore[method-assign, assignment]
+        TinyBackbone.features = features  # type: ignore[method-assign]
 
 
 @pytest.fixture
 def _fragile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(cluster.actors, "ScoringActor", FragileActor)
+    monkeypatch.setattr(cluster.actors, "ShardActor", FragileActor)
     return
 
 

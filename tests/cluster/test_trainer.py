@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +14,15 @@ import torch
 
 from cluster.trainer import WorkersConfig, train_members
 from gazecore.errors import InputError, RunMismatch
-from gazecore.features.cache import FeatureCache, write_cache
+from gazecore.features.opening import FeatureSource
 from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics
-from gazecore.training.loop import Member, new_readout, train_here
+from gazecore.training.loop import Member, Report, new_readout, train_here
 from gazecore.training.trainer import Epoch, TrainingConfig
+from tests.features import make_cache
 from tests.gazecore.test_training import make_corpus, uniform
 from tests.processes import training_workers
 
@@ -37,21 +37,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     (folder / "images").mkdir()
     corpus = make_corpus(folder / "images")
-    corpus.save(Location(str(folder / "corpus")))
-    for _ in write_cache(corpus, TinyBackbone(), "1024", Location(str(folder / "cache"))):
-        pass
+    make_cache(corpus, TinyBackbone(), str(folder / "cache"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> TrainingSet:
-    from gazecore.corpus.schema import load_corpus
-
-    return TrainingSet(FeatureCache(str(folder / "cache")), load_corpus(str(folder / "corpus")))
+    return TrainingSet([FeatureSource(str(folder / "cache")).open()])
 
 
 def members(data: TrainingSet, count: int, config: TrainingConfig = CONFIG) -> list[Member]:
-    statistics = channel_statistics(data.cache, range(13))
+    statistics = channel_statistics(data, range(13))
     configs = [replace(config, seed=number) for number in range(1, count + 1)]
     return [
         Member(c.seed, new_readout(*statistics, c), [*range(13)], [*range(13, 18)], uniform(), c)
@@ -65,12 +61,20 @@ def train(
     name: str,
     jobs: list[Member],
     workers: WorkersConfig,
-    report: Callable[[int, Epoch], None] = lambda number, epoch: None,
+    report: Report = lambda number, news: None,
 ) -> list[Readout]:
     return train_members(
-        data, jobs, report, corpus=str(folder / "corpus"),
+        data, jobs, report, sources=[FeatureSource(str(folder / "cache"))],
         storage=Location(str(folder / name)), identity={"members": len(jobs)}, config=workers,
     )  # fmt: skip
+
+
+def only_epochs(epochs: list[tuple[int, Epoch]]) -> Report:
+    def report(number: int, news: Epoch | int) -> None:
+        if isinstance(news, Epoch):
+            epochs.append((number, news))
+
+    return report
 
 
 def densities(readout: Readout, data: TrainingSet) -> torch.Tensor:
@@ -80,7 +84,7 @@ def densities(readout: Readout, data: TrainingSet) -> torch.Tensor:
     errors, which Adam makes as large as any gradient.
     """
     prior = on_grid(uniform(), 48, 64)
-    features = [data.cache[i].features for i in (1, 3)]
+    features = [data.features(i).features for i in (1, 3)]
     return readout(torch.from_numpy(np.stack(features)).float(), prior)
 
 
@@ -88,7 +92,7 @@ def densities(readout: Readout, data: TrainingSet) -> torch.Tensor:
 def undisturbed(data: TrainingSet) -> tuple[list[torch.Tensor], list[tuple[int, Epoch]]]:
     """Densities and epochs of two members that this process trained alone."""
     epochs: list[tuple[int, Epoch]] = []
-    found = train_here(data, members(data, 2), lambda *e: epochs.append(e))
+    found = train_here(data, members(data, 2), only_epochs(epochs))
     return [densities(readout, data) for readout in found], epochs
 
 
@@ -104,7 +108,7 @@ def test_any_number_of_workers_ends_in_the_same_densities(
     epochs: list[tuple[int, Epoch]] = []
     spread = WorkersConfig(workers=workers, checkpoint_steps=2)
     jobs = members(data, 2 if workers == 1 else 1)  # two alone, to have them side by side
-    found = train(data, folder, f"workers-{workers}", jobs, spread, lambda *e: epochs.append(e))
+    found = train(data, folder, f"workers-{workers}", jobs, spread, only_epochs(epochs))
     assert len(found) == len(jobs)
     densities_alone, epochs_alone = undisturbed
     for one, other in zip(found, densities_alone, strict=False):
@@ -132,7 +136,7 @@ def test_a_finished_training_is_taken_as_it_is_and_another_is_refused(
 
 def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
     long = replace(CONFIG, epochs=12, patience=12)
-    (alone,) = train_here(data, members(data, 1, long), lambda number, epoch: None)
+    (alone,) = train_here(data, members(data, 1, long), lambda number, news: None)
     seen = threading.Event()
     killed: list[int] = []
 
@@ -148,8 +152,8 @@ def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
 
-    def report(number: int, epoch: Epoch) -> None:
-        if epoch.number in (3, 7):
+    def report(number: int, news: Epoch | int) -> None:
+        if isinstance(news, Epoch) and news.number in (3, 7):
             seen.set()
 
     spread = WorkersConfig(workers=1, checkpoint_steps=3)

@@ -286,15 +286,6 @@ def test_points_are_those_of_each_image(points: dict[str, list[tuple[float, floa
     assert all(values.shape == (len(points[name]), 2) for name, values in found.items())
 
 
-def test_normalised_points_are_shares_of_the_sides() -> None:
-    corpus = corpus_of({"a": [(50.0, 25.0)], "b": [], "c": [(100.0, 75.0), (199.0, 0.0)]})
-    x, y, groups = corpus.normalised(["c", "b", "a"])
-    assert x.tolist() == [0.5, 0.995, 0.25]
-    assert y.tolist() == [0.75, 0.0, 0.25]
-    assert groups.tolist() == [0, 0, 2]
-    assert [len(part) for part in corpus.normalised([])] == [0, 0, 0]
-
-
 def test_duplicates_share_a_group() -> None:
     photos = [make_photo(seed, 320, 240) for seed in (1, 2, 3)]
     again = photos[0].resize((160, 120), Image.Resampling.LANCZOS)

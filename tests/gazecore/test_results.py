@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 from gazecore.density.codec import STEP, encode
 from gazecore.density.resample import normalise, to_size
 from gazecore.errors import GazecoreError, InputError, NotFound, RunMismatch
-from gazecore.images.decode import Limits, NetworkInput
+from gazecore.images.decode import Limits
 from gazecore.images.listing import LISTED
 from gazecore.results import plan as planning
 from gazecore.results import read
@@ -29,7 +29,8 @@ from gazecore.results.run import Run, RunSettings, begin_run, open_run
 from gazecore.results.schema import DENSITIES, PLAN, SCORES, shard_name
 from gazecore.results.verify import problems, run_status
 from gazecore.results.write import commit_shard
-from gazecore.scoring.scorer import failed_row, summarise
+from gazecore.scoring.pipeline import failed_row
+from gazecore.scoring.scorer import summarise
 from gazecore.storage import Location
 
 SETTINGS = RunSettings(
@@ -86,10 +87,9 @@ def commit(run: Run, *, failing: frozenset[str] = frozenset(), missing: int | No
             if row["image_id"] in failing:
                 scores.append(failed_row(row, NotFound("there is nothing")))
                 continue
-            image = NetworkInput(48, 72, np.zeros((16, 24, 3), dtype=np.uint8))
             density = log_density_of(row["image_id"])
             score, stored = summarise(
-                row, image, density, density[None], uniform, run.settings.density_factor
+                row, (48, 72), density, density[None], uniform, run.settings.density_factor
             )
             scores.append(score)
             densities.append(stored)

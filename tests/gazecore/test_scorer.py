@@ -104,7 +104,7 @@ def test_storage_that_does_not_answer_fails_the_shard_not_its_images(
         assert errors[0] == "storage_error"
         assert errors.count(None) == 9
         # ... but storage that is gone does not turn a whole shard into failed rows.
-        monkeypatch.setattr("gazecore.scoring.scorer.MAX_UNANSWERED", 2)
+        monkeypatch.setattr("gazecore.scoring.pipeline.MAX_UNANSWERED", 2)
         with pytest.raises(StorageUnavailable):
             scorer.score(unanswered, last_try=True)
     scorer.close()

@@ -1,4 +1,3 @@
-import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,18 +10,29 @@ import pytest
 import torch
 from PIL import Image
 
+import gazecore.results.read
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
-from gazecore.errors import CorpusError, InputError, RunFailed
-from gazecore.features.cache import FeatureCache, write_cache
-from gazecore.model.backbone import TINY_SPEC, TinyBackbone
+from gazecore.density.resample import to_size
+from gazecore.errors import InputError, RunFailed, RunMismatch
+from gazecore.features.cache import FeatureCache
+from gazecore.metrics.likelihood import information_gain
+from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig, mix
+from gazecore.results.verify import problems
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
-from gazecore.training.fit import SplitConfig, fit_bundle, pretrain
-from gazecore.training.folds import OUT_OF_FOLD, cross_validate, make_folds
+from gazecore.training.fit import Recipe, SplitConfig, fit_bundle, require_enough
+from gazecore.training.folds import (
+    OUT_OF_FOLD,
+    averages,
+    cross_validate,
+    judge_folds,
+    make_folds,
+)
 from gazecore.training.loop import judge_images, mixture, new_readout, run, single
 from gazecore.training.objective import judge, log_likelihood
+from gazecore.training.out_of_fold import write_out_of_fold
 from gazecore.training.trainer import (
     Epoch,
     Peers,
@@ -30,6 +40,7 @@ from gazecore.training.trainer import (
     TrainingConfig,
     side_by_side,
 )
+from tests.features import make_cache
 from tests.reference import plain_readout
 
 IMAGE_COUNT = 18
@@ -69,7 +80,7 @@ def make_corpus(folder: Path) -> Corpus:
 @pytest.fixture(scope="module")
 def cache_folder(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("features"))
-    assert list(write_cache(corpus, TinyBackbone(), "1024", Location(folder)))[-1] == IMAGE_COUNT
+    assert len(make_cache(corpus, TinyBackbone(), folder)) == IMAGE_COUNT
     return folder
 
 
@@ -79,8 +90,8 @@ def cache(cache_folder: str) -> FeatureCache:
 
 
 @pytest.fixture(scope="module")
-def data(cache: FeatureCache, corpus: Corpus) -> TrainingSet:
-    return TrainingSet(cache, corpus)
+def data(cache: FeatureCache) -> TrainingSet:
+    return TrainingSet([cache])
 
 
 @pytest.fixture
@@ -97,7 +108,7 @@ def make_trainer(
     data: TrainingSet, config: TrainingConfig, pool: Executor, peers: Peers | None = None
 ) -> Trainer:
     """On the first 13 images; the other 5 are held out."""
-    readout = new_readout(*channel_statistics(data.cache, range(13)), config)
+    readout = new_readout(*channel_statistics(data, range(13)), config)
     return Trainer(readout, list(range(13)), uniform(), config, pool, peers or Peers())
 
 
@@ -105,6 +116,10 @@ def train(data: TrainingSet, config: TrainingConfig, pool: Executor) -> list[Epo
     epochs: list[Epoch] = []
     run(make_trainer(data, config, pool), data, list(range(13, 18)), epochs.append)
     return epochs
+
+
+def ignore(member: int, news: Epoch | int) -> None:
+    pass
 
 
 def weights(readout: Readout) -> torch.Tensor:
@@ -131,7 +146,7 @@ def test_the_same_seed_trains_the_same(data: TrainingSet, pool: Executor) -> Non
 def test_a_step_equals_the_plain_one(data: TrainingSet, pool: Executor) -> None:
     config = TrainingConfig(batch_size=5)
     trainer = make_trainer(data, config, pool)
-    plain = new_readout(*channel_statistics(data.cache, range(13)), config)
+    plain = new_readout(*channel_statistics(data, range(13)), config)
     optimiser = torch.optim.AdamW(
         [
             {"params": list(plain.weights), "weight_decay": config.weight_decay},
@@ -188,7 +203,7 @@ def test_training_that_stops_anywhere_goes_on_to_the_same_weights(
     epochs: list[Epoch] = []
     trainer, steps = make_trainer(data, config, pool), 0
 
-    def on_step() -> None:
+    def on_step(images: int) -> None:
         nonlocal steps
         steps += 1
         if steps in stops:
@@ -273,11 +288,11 @@ def test_groups_are_read_in_order_and_may_be_empty(data: TrainingSet) -> None:
     groups = [[3, 1], [], [5]]
     read = list(data.read(groups))
     assert [len(examples) for examples in read] == [2, 0, 1]
-    assert np.array_equal(read[0][0].features, data.cache[3].features)
+    assert np.array_equal(read[0][0].features, data.features(3).features)
 
 
-def test_channel_statistics_are_numpys(cache: FeatureCache) -> None:
-    mean, deviation = channel_statistics(cache, [0, 1, 2])
+def test_channel_statistics_are_numpys(data: TrainingSet, cache: FeatureCache) -> None:
+    mean, deviation = channel_statistics(data, [0, 1, 2])
     values = np.concatenate(
         [cache[i].features.reshape(8, -1).astype(np.float64) for i in range(3)], axis=1
     )
@@ -304,45 +319,48 @@ def test_a_member_of_a_mixture_stands_alone() -> None:
         torch.testing.assert_close(alone, joined(features, prior)[:, number % 3])
 
 
+QUICK = TrainingConfig(epochs=4, learning_rate=2e-2)
+
+
+def recipe(training: TrainingConfig = QUICK, **split: int) -> Recipe:
+    return Recipe("squares", SplitConfig(**split), training)
+
+
 def test_a_fitted_bundle_says_what_it_was_made_of(data: TrainingSet) -> None:
-    split = SplitConfig(folds=4, members=2)
-    bundle = fit_bundle(
-        data, "squares", split, TrainingConfig(epochs=4, learning_rate=2e-2),
-        lambda member, epoch: None,
-    )  # fmt: skip
+    bundle = fit_bundle(data, recipe(parts=4, members=2), ignore)
     held_out = bundle.training["held_out_images"]
-    fold = data.folds(split.folds, split.seed)
-    assert held_out == [data.cache.image_ids[i] for i in np.flatnonzero(fold == 0)]
+    part = data.folds(4, 0)
+    assert held_out == [data.image_ids[i] for i in np.flatnonzero(part == 0)]
     assert bundle.training["images"] == IMAGE_COUNT - len(held_out)
+    assert bundle.training["corpora_sha256"] == [data.corpus.digest]
     assert bundle.readout.config.members == 2
     assert bundle.metrics["grid_information_gain"] > 0.5
     with pytest.raises(InputError, match="members need"):
-        SplitConfig(folds=4, members=3)
+        SplitConfig(parts=4, members=3)
+    with pytest.raises(InputError, match="must be positive"):
+        SplitConfig(members=0)
+    with pytest.raises(InputError, match="too few for 40 parts"):
+        fit_bundle(data, recipe(parts=40), ignore)
 
 
 def test_members_start_from_what_they_are_given(data: TrainingSet) -> None:
-    first = pretrain(
-        data, SplitConfig(), TrainingConfig(epochs=1, seed=7), lambda number, epoch: None
-    )
-    bundle = fit_bundle(
-        data, "squares", SplitConfig(folds=4, members=2),
-        TrainingConfig(epochs=1, learning_rate=1e-9), lambda member, epoch: None, first,
-    )  # fmt: skip
-    for number in range(2):
+    first = fit_bundle(data, recipe(parts=4, members=2), ignore)
+    slow = TrainingConfig(epochs=1, learning_rate=1e-9)
+    bundle, _ = cross_validate(data, recipe(slow, folds=3, members=1), ignore, first)
+    for number in range(3):
         torch.testing.assert_close(
-            weights(single(bundle.readout, number)), weights(first), rtol=0, atol=1e-6
-        )
-    assert torch.equal(bundle.readout.feature_mean, first.feature_mean)
+            weights(single(bundle.readout, number)), weights(single(first.readout, number)),
+            rtol=0, atol=1e-6,
+        )  # fmt: skip
+    assert torch.equal(bundle.readout.feature_mean, first.readout.feature_mean)
+    assert bundle.training["started_from"] == first.training
     with pytest.raises(InputError, match=r"training\.activation"):
-        fit_bundle(data, "squares", SplitConfig(), TrainingConfig(activation="relu"),
-                   lambda member, epoch: None, first)  # fmt: skip
+        fit_bundle(data, recipe(TrainingConfig(activation="relu")), ignore, first)
 
 
 def test_the_papers_own_readout_can_be_trained(data: TrainingSet) -> None:
     config = TrainingConfig(epochs=1, activation="relu")
-    bundle = fit_bundle(
-        data, "squares", SplitConfig(folds=4, members=1), config, lambda member, epoch: None
-    )
+    bundle = fit_bundle(data, recipe(config, parts=4, members=1), ignore)
     assert bundle.readout.config == ReadoutConfig(8, (16, 32, 2, 1), "relu", 1)
 
 
@@ -355,33 +373,54 @@ def test_folds_keep_training_stopping_and_testing_apart(data: TrainingSet) -> No
         prior = data.centerbias(fold.train)
         np.testing.assert_array_equal(fold.centerbias.log_density, prior.log_density)
     with pytest.raises(InputError, match="at least 3 folds"):
-        SplitConfig(folds=2, cross_validate=True)
+        SplitConfig(folds=2)
     with pytest.raises(InputError, match="too few"):
         make_folds(data, 40, seed=0)
+    with pytest.raises(InputError, match="too few for 40 folds"):
+        require_enough(data, SplitConfig(folds=40))
 
 
 def test_out_of_fold_scores_are_those_of_members_that_have_not_seen_the_image(
-    data: TrainingSet, pool: Executor
+    data: TrainingSet, pool: Executor, tmp_path: Path
 ) -> None:
-    split = SplitConfig(folds=3, cross_validate=True)
     config = TrainingConfig(epochs=3, learning_rate=2e-2, batch_size=4)
-    bundle, table = cross_validate(data, "squares", split, config, lambda fold, epoch: None)
+    bundle, fitted = cross_validate(data, recipe(config, folds=3, members=2), ignore)
+    table = judge_folds(data, fitted)
     assert table.schema == OUT_OF_FOLD
     rows = {row["image_id"]: row for row in table.to_pylist()}
-    assert sorted(rows) == sorted(data.cache.image_ids)
-    assert bundle.readout.config.members == 3
+    assert sorted(rows) == sorted(data.image_ids)
+    assert bundle.readout.config.members == 6
     assert all(row["fixations"] == 30 for row in rows.values())
-    for fold in make_folds(data, 3, seed=0):
-        one = single(bundle.readout, fold.number)
+    for number, fold in enumerate(make_folds(data, 3, seed=0)):
+        pair = mixture([single(bundle.readout, 2 * number + k) for k in range(2)])
         prior = torch.from_numpy(fold.centerbias.log_density)
         for i in fold.test:
-            row = rows[data.cache.image_ids[i]]
+            row = rows[data.image_ids[i]]
             assert row["fold"] == fold.number
-            ((gain, baseline),) = judge_images(one, data, [i], prior, pool)
+            ((gain, baseline),) = judge_images(pair, data, [i], prior, pool)
             assert (row["information_gain"], row["centerbias_log_likelihood"]) == (gain, baseline)
     mean = np.mean([row["information_gain"] for row in rows.values()])
-    assert bundle.metrics["out_of_fold_information_gain"] == pytest.approx(mean, abs=1e-4)
+    assert averages(table)["out_of_fold_information_gain"] == pytest.approx(mean, abs=1e-4)
     assert mean > 0.5
+
+    # The densities themselves are a run as any other, whose likelihoods are those of the table.
+    location = Location(str(tmp_path / "run"))
+    run = write_out_of_fold(location, data, fitted, bundle.fingerprint)
+    assert list(problems(run)) == []
+    results = gazecore.results.read.open(run.location.uri)
+    points = data.corpus.points()
+    for fold in (one.fold for one in fitted):
+        image_id = data.image_ids[fold.test[0]]
+        found = results.density(image_id)
+        prior = on_grid(torch.from_numpy(fold.centerbias.log_density), 192, 256)
+        baseline = to_size(prior.numpy(), *found.shape)
+        gain = information_gain(found, baseline, points[image_id]).mean()
+        assert gain == pytest.approx(rows[image_id]["information_gain"], abs=0.1)
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*"))
+    write_out_of_fold(location, data, fitted, bundle.fingerprint)
+    assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*")) == before
+    with pytest.raises(RunMismatch, match="model"):
+        write_out_of_fold(location, data, fitted, "another")
 
 
 def test_a_uniform_density_gains_nothing(cache: FeatureCache) -> None:
@@ -390,43 +429,3 @@ def test_a_uniform_density_gains_nothing(cache: FeatureCache) -> None:
     example = make_example(cache[1], np.array([[3.0, 4.0]]))
     flat = torch.full((192, 256), -float(np.log(192 * 256)))
     assert judge(readout, example, flat) == pytest.approx((0, 0), abs=1e-5)
-
-
-def test_a_cache_of_something_else_is_refused(
-    cache_folder: str, corpus: Corpus, tmp_path: Path
-) -> None:
-    fewer = replace(corpus, images=corpus.images.slice(0, 3))
-    with pytest.raises(CorpusError, match="other images"):
-        list(write_cache(fewer, TinyBackbone(), "1024", Location(cache_folder)))
-    with pytest.raises(CorpusError, match="other images"):
-        list(write_cache(corpus, TinyBackbone(), "native", Location(cache_folder)))
-    FeatureCache(cache_folder).require(TINY_SPEC, "1024", "a bundle")
-    with pytest.raises(CorpusError, match="a bundle is made for features of tiny"):
-        FeatureCache(cache_folder).require(TINY_SPEC, "native", "a bundle")
-    with pytest.raises(CorpusError, match="not a feature cache"):
-        FeatureCache(str(tmp_path))
-    (tmp_path / "cache.json").write_bytes((Path(cache_folder) / "cache.json").read_bytes())
-    with pytest.raises(CorpusError, match="not complete"):
-        FeatureCache(str(tmp_path))
-    assert json.loads((tmp_path / "cache.json").read_bytes())["display_size"] == "1024"
-
-
-def test_a_cache_continues_where_it_was_interrupted(
-    cache_folder: str, corpus: Corpus, tmp_path: Path
-) -> None:
-    steps = write_cache(corpus, TinyBackbone(), "1024", Location(str(tmp_path)))
-    assert next(steps) == 16
-    steps.close()
-    first = (tmp_path / "features-00000.parquet").stat().st_mtime_ns
-    assert list(write_cache(corpus, TinyBackbone(), "1024", Location(str(tmp_path)))) == [16, 18]
-    assert (tmp_path / "features-00000.parquet").stat().st_mtime_ns == first
-    for name in ("features-00000.parquet", "features-00001.parquet"):
-        assert (tmp_path / name).read_bytes() == (Path(cache_folder) / name).read_bytes()
-
-
-def test_an_image_that_cannot_be_read_is_named(corpus: Corpus, tmp_path: Path) -> None:
-    rows = corpus.images.to_pylist()
-    rows[1]["uri"] = str(tmp_path / "gone.png")
-    broken = replace(corpus, images=pa.Table.from_pylist(rows, schema=IMAGES))
-    with pytest.raises(CorpusError, match=r"01\.png .*gone\.png"):
-        list(write_cache(broken, TinyBackbone(), "1024", Location(str(tmp_path / "out"))))

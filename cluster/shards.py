@@ -1,4 +1,4 @@
-"""The scoring driver: hands the missing shards of a run to a pool of actors.
+"""The driver: hands the missing shards of a directory to a pool of actors.
 
 The driver keeps nothing per image. A shard whose actor died goes back to the queue; a shard that
 lost two actors is put aside and taken up alone at the end, where the images that end the process
@@ -13,12 +13,12 @@ import pyarrow as pa
 import ray
 import structlog
 
-from cluster.actors import ActorConfig
+from cluster.actors import Job
 from cluster.pool import Outcome, Pool, Slot, Tally, cause_of, is_death, outcome_of
 from cluster.session import ActorLayout
 from gazecore.errors import RunFailed
+from gazecore.results.directory import ShardedDirectory
 from gazecore.results.plan import Shard, shards
-from gazecore.results.run import Run
 
 MAX_ERRORS = 3
 """How often a shard may fail with an error of its own before the run goes on without it."""
@@ -45,29 +45,29 @@ class _Task:
     errors: int = 0
 
 
-def score_run(
-    run: Run, config: ActorConfig, layout: ActorLayout, report: Callable[[Tally], None]
+def work_off(
+    planned: ShardedDirectory, job: Job, layout: ActorLayout, report: Callable[[Tally], None]
 ) -> Tally:
-    """Score every shard of the plan that is not done.
+    """Process every shard of the plan that is not done.
 
     Args:
-        run: planned.
-        config: what actors build themselves from.
+        planned: the directory, with its plan.
+        job: what actors do.
         layout: how many actors, and how large.
         report: is called about once a second.
 
     Raises:
-        RunFailed: actors cannot load the model, or die faster than they work.
+        RunFailed: actors cannot load the network, or die faster than they work.
     """
-    done, tally = run.shards_done(), Tally()
-    queue = _Queue(shards(run, lambda number: number not in done))
+    done, tally = planned.shards_done(), Tally()
+    queue = _Queue(shards(planned, lambda number: number not in done))
     if queue.is_empty():
         return tally
-    pool = Pool(config, layout, tally, report)
+    pool = Pool(job, layout, tally, report)
     for task in _drain(pool, queue, tally):
-        _score_alone(pool, task, tally)
+        _process_alone(pool, task, tally)
     if tally.deaths:
-        run.remove_temporaries()  # of actors that were killed while they wrote
+        planned.remove_temporaries()  # of actors that were killed while they wrote
     return tally
 
 
@@ -95,7 +95,7 @@ class _Queue:
 
 
 def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
-    """Score shards on all actors; returns those that kept losing theirs."""
+    """Process shards on all actors; returns those that kept losing theirs."""
     suspects: list[_Task] = []
     flying: dict[ray.ObjectRef, tuple[Slot, ray.actor.ActorHandle, _Task]] = {}
     while flying or not queue.is_empty():
@@ -123,11 +123,11 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
 
 
 def _call(slot: Slot, task: _Task, crashed: frozenset[str]) -> ray.ObjectRef:
-    return slot.actor.score.remote(task.shard, crashed, task.errors == MAX_ERRORS - 1)
+    return slot.actor.process.remote(task.shard, crashed, task.errors == MAX_ERRORS - 1)
 
 
-def _score_alone(pool: Pool, task: _Task, tally: Tally) -> None:
-    """Score a shard that kept losing its actor, after finding the images that are to blame."""
+def _process_alone(pool: Pool, task: _Task, tally: Tally) -> None:
+    """Process a shard that kept losing its actor, after finding the images that are to blame."""
     crashed: frozenset[str] = frozenset()
     log.warning("shard_alone", shard=task.shard.number, images=task.shard.images.num_rows)
     for _ in range(MAX_ROUNDS):
@@ -148,7 +148,7 @@ def _score_alone(pool: Pool, task: _Task, tally: Tally) -> None:
 
 
 def _find_killers(pool: Pool, images: pa.Table, known: frozenset[str]) -> frozenset[str]:
-    """The images that end the process that scores them, by halving."""
+    """The images that end the process that works on them, by halving."""
     ids = images["image_id"].to_pylist()
     images = images.filter(pa.array([image_id not in known for image_id in ids]))
     for _ in range(SINGLE_TRIES if images.num_rows == 1 else 1):

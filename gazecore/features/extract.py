@@ -1,0 +1,97 @@
+"""From a shard's images to the rows of a feature cache."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from gazecore.corpus.splits import thumbnail
+from gazecore.errors import TooLarge
+from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
+from gazecore.images.decode import NetworkInput
+from gazecore.model.backbone import Backbone
+from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row, failed_row
+
+
+class FeatureExtractor:
+    """A backbone on its device, with the threads that feed it."""
+
+    def __init__(self, backbone: Backbone, config: ReadingConfig) -> None:
+        self.backbone = backbone
+        self._pipeline = Pipeline(self, config)
+
+    def extract(
+        self,
+        images: pa.Table,
+        *,
+        crashed: frozenset[str] = frozenset(),
+        last_try: bool = False,
+        on_image: Callable[[bool], None] = lambda ok: None,
+    ) -> tuple[list[Row], list[Row]]:
+        """`Pipeline.process`: rows of OUTCOMES for every image, of FEATURES for the `ok` ones."""
+        return self._pipeline.process(images, crashed=crashed, last_try=last_try, on_image=on_image)
+
+    def batch_size(self, height: int, width: int) -> int:
+        """See `Stage.batch_size`."""
+        return self.backbone.batch_size(height, width)
+
+    @torch.inference_mode()
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
+        """See `Stage.compute`: float16 features (n, channels, h, w)."""
+        # Always the same shape, so that an image meets the same kernels in any company.
+        missing = self.batch_size(*pixels.shape[1:3]) - len(pixels)
+        padded = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
+        features: np.ndarray = self.backbone.features(padded)[: len(pixels)].half().cpu().numpy()
+        return features
+
+    def finish(
+        self, row: Row, image: NetworkInput, computed: np.ndarray, position: int
+    ) -> tuple[Row, Row | None]:
+        """See `Stage.finish`; features that are not finite in float16 end in a failed row."""
+        features = computed[position]
+        if not np.isfinite(features).all():
+            return failed_row(row, TooLarge("its features do not fit float16")), None
+        size = {"height": image.height, "width": image.width}
+        outcome = {
+            "image_id": row["image_id"],
+            "uri": row["uri"],
+            "status": "ok",
+            **size,
+            "thumbnail": thumbnail(Image.fromarray(image.pixels)).astype("<f4").tobytes(),
+        }
+        result = {
+            "image_id": row["image_id"],
+            **size,
+            "grid_height": features.shape[1],
+            "grid_width": features.shape[2],
+            "features": features.astype("<f2").tobytes(),
+        }
+        return outcome, result
+
+
+def commit_features(
+    cache: CacheDirectory, shard: int, outcomes: list[Row], results: list[Row]
+) -> None:
+    """Publish a shard: one row group for each image's features."""
+    cache.commit(
+        shard,
+        _parquet(pa.Table.from_pylist(outcomes, OUTCOMES), compression="zstd"),
+        # Noise does not compress, and an uncompressed row group is read without a copy.
+        _parquet(
+            pa.Table.from_pylist(results, FEATURES),
+            row_group_size=1,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+        ),
+    )
+
+
+def _parquet(table: pa.Table, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()

@@ -1,0 +1,81 @@
+"""Naming features in a few bytes, so that other processes can open them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from gazecore.features.cache import FeatureCache
+from gazecore.features.live import LiveFeatures
+from gazecore.features.source import Features
+from gazecore.model.backbone import BackboneSpec, load_backbone, make_spec
+from gazecore.model.bundle import DisplaySize
+from gazecore.storage import Location
+
+
+@dataclass(frozen=True)
+class OnTheFly:
+    """How features are computed where there is no cache.
+
+    Attributes:
+        backbone: which features.
+        weights: where the backbone's weights come from, None: its own package.
+        display_size: how large the images are shown.
+        image_ids: the images that can be read; None: to be found out.
+    """
+
+    backbone: BackboneSpec
+    weights: str | None
+    display_size: DisplaySize
+    image_ids: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Where features come from."""
+
+    on_the_fly: bool = False
+    """Compute the features in the workers, each time anew, instead of reading a cache: name corpora
+    then in place of caches. For GPUs; on CPUs it takes some twenty times as long."""
+    backbone: str = "vgg19-oxford"
+    """With --on-the-fly: `vgg19-oxford` or `vgg19-torchvision`."""
+    backbone_weights: str | None = None
+    """With --on-the-fly: where its weights come from, a package, a path or a URI."""
+    display_size: DisplaySize = "1024"
+    """With --on-the-fly: longer side at which images are shown to the model, or `native`."""
+
+    def sources(self, uris: Sequence[str]) -> list["FeatureSource"]:
+        """These caches, or these corpora on the fly."""
+        how = None
+        if self.on_the_fly:
+            spec = make_spec(self.backbone, self.backbone_weights)
+            how = OnTheFly(spec, self.backbone_weights, self.display_size)
+        return [FeatureSource(Location(uri).uri, how) for uri in uris]
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """The URI of a cache, or of a corpus with what to compute."""
+
+    uri: str
+    on_the_fly: OnTheFly | None = None
+
+    def open(self) -> Features:
+        """Open the cache, or load the backbone: on this process's GPU if it has one.
+
+        Raises:
+            CorpusError: there is no such cache or corpus.
+        """
+        if self.on_the_fly is None:
+            return FeatureCache(self.uri)
+        how = self.on_the_fly
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        backbone = load_backbone(how.backbone, device=device, source=how.weights)
+        return LiveFeatures(self.uri, backbone, how.display_size, how.image_ids)
+
+    def known(self, features: Features) -> "FeatureSource":
+        """This source with what opening it found out, so that others need not."""
+        if self.on_the_fly is None:
+            return self
+        found = replace(self.on_the_fly, image_ids=tuple(features.image_ids))
+        return replace(self, on_the_fly=found)

@@ -1,0 +1,223 @@
+"""From a shard's images to rows: fetch, decode, compute, finish.
+
+Fetching and decoding run ahead in threads, the network runs in the caller's thread, and what is
+made of its output follows in threads, so that the network does not wait.
+"""
+
+import contextlib
+import ctypes
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
+from gazecore.images.decode import Limits, NetworkInput, to_network
+from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.model.bundle import DisplaySize
+
+Row = dict[str, Any]
+
+Computed = TypeVar("Computed")
+
+NoInput = ImageError | StorageUnavailable
+"""Why there is nothing for the network to see."""
+
+MAX_UNANSWERED = 8
+"""Images of a shard that may stay unanswered on the last try, however few others there are."""
+
+_M_ARENA_MAX = -8
+"""glibc's `mallopt` parameter: how many arenas threads share."""
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How images are read.
+
+    Attributes:
+        display_size: `1024` or `native`.
+        limits: caps per image.
+        fetchers: images fetched at the same time.
+        decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
+            one per two cores, since the network takes the longest.
+    """
+
+    display_size: DisplaySize = "1024"
+    limits: Limits = field(default_factory=Limits)
+    fetchers: int = 16
+    decoders: int = 0
+
+
+class Stage(Protocol[Computed]):
+    """What is computed of images."""
+
+    def batch_size(self, height: int, width: int) -> int:
+        """How many images of a size `compute` takes at once."""
+        ...
+
+    def compute(self, pixels: np.ndarray) -> Computed:
+        """Run the network on uint8 RGB (n, h, w, 3); one call at a time."""
+        ...
+
+    def finish(
+        self, row: Row, image: NetworkInput, computed: Computed, position: int
+    ) -> tuple[Row, Row | None]:
+        """An image's outcome, and its result if it ended well; several at a time.
+
+        Args:
+            row: the image's row of the plan.
+            image: as the network saw it.
+            computed: of the batch that it was in.
+            position: its place in the batch.
+        """
+        ...
+
+
+class Pipeline(Generic[Computed]):
+    """A stage with the threads that feed it. Several shards may be processed at once from several
+    threads; the network serves one of them at a time."""
+
+    def __init__(self, stage: Stage[Computed], config: ReadingConfig) -> None:
+        self._stage = stage
+        self._config = config
+        cores = os.cpu_count() or 1
+        _share_arenas()
+        self._decoding = threading.Semaphore(config.decoders or max(1, cores // 2))
+        self._computing = threading.Lock()
+        self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
+        self._finishers = ThreadPoolExecutor(cores, "gazecore-finish")
+
+    def process(
+        self,
+        images: pa.Table,
+        *,
+        crashed: frozenset[str] = frozenset(),
+        last_try: bool = False,
+        on_image: Callable[[bool], None] = lambda ok: None,
+    ) -> tuple[list[Row], list[Row]]:
+        """Process the images of a shard.
+
+        Args:
+            images: rows of the plan: image_id, uri, size.
+            crashed: images that are known to end the process; they are not touched.
+            last_try: single images that the storage does not answer for become failed rows, so that
+                they do not keep the others of their shard back for good.
+            on_image: is called with ok or not as each image is finished.
+
+        Returns:
+            An outcome for every image, and a result for each that ended well, in the order given.
+
+        Raises:
+            StorageUnavailable: the storage does not answer for an image; on the last try, for more
+                images than it answers for.
+        """
+        rows = images.select(["image_id", "uri", "size"]).to_pylist()
+        futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
+        unanswered = answered = 0
+        for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
+            if isinstance(inputs, StorageUnavailable):
+                unanswered += 1
+                if not last_try or unanswered > max(MAX_UNANSWERED, answered):
+                    raise inputs
+                inputs = StorageError(one_line(inputs))
+            else:
+                answered += len(indices)
+            if isinstance(inputs, ImageError):
+                futures[indices[0]].set_result((failed_row(rows[indices[0]], inputs), None))
+                on_image(False)
+                continue
+            pixels = np.stack([image.pixels for image in inputs])
+            try:
+                with self._computing:
+                    computed = self._stage.compute(pixels)
+            except (MemoryError, torch.OutOfMemoryError):
+                error = TooLarge("its network input does not fit in the device's memory")
+                for index in indices:
+                    futures[index].set_result((failed_row(rows[index], error), None))
+                    on_image(False)
+                continue
+            for position, (index, image) in enumerate(zip(indices, inputs, strict=True)):
+                futures[index] = self._finishers.submit(
+                    self._stage.finish, rows[index], image, computed, position
+                )
+                on_image(True)
+        results = [future.result() for future in futures]
+        return [outcome for outcome, _ in results], [r for _, r in results if r is not None]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._readers.shutdown(cancel_futures=True)
+        self._finishers.shutdown(cancel_futures=True)
+
+    def _read_ahead(
+        self, rows: list[Row], crashed: frozenset[str]
+    ) -> Iterator[tuple[int, NetworkInput | NoInput]]:
+        """What the network is to see, in order; at most two images per fetcher are held."""
+        waiting: deque[tuple[int, Future[NetworkInput]]] = deque()
+        upcoming = iter(enumerate(rows))
+        try:
+            while True:
+                while len(waiting) < 2 * self._config.fetchers:
+                    index, row = next(upcoming, (-1, None))
+                    if row is None:
+                        break
+                    waiting.append((index, self._readers.submit(self._read, row, crashed)))
+                if not waiting:
+                    return
+                index, future = waiting.popleft()
+                try:
+                    yield index, future.result()
+                except (ImageError, StorageUnavailable) as error:
+                    yield index, error
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _read(self, row: Row, crashed: frozenset[str]) -> NetworkInput:
+        if row["image_id"] in crashed:
+            raise Crashed("the process that worked on this image died each time it was tried")
+        data = fetch(row["uri"], row["size"], self._config.limits)
+        with self._decoding:
+            return to_network(data, self._config.display_size, self._config.limits)
+
+    def _batches(
+        self, inputs: Iterable[tuple[int, NetworkInput | NoInput]]
+    ) -> Iterator[tuple[list[int], list[NetworkInput] | NoInput]]:
+        """Images of one size together, as many as the network takes at once."""
+        held: dict[tuple[int, ...], list[tuple[int, NetworkInput]]] = {}
+        for index, image in inputs:
+            if not isinstance(image, NetworkInput):
+                yield [index], image
+                continue
+            group = held.setdefault(image.pixels.shape, [])
+            group.append((index, image))
+            if len(group) == self._stage.batch_size(*image.pixels.shape[:2]):
+                del held[image.pixels.shape]
+                yield [i for i, _ in group], [im for _, im in group]
+        for group in held.values():
+            yield [i for i, _ in group], [im for _, im in group]
+
+
+def _share_arenas() -> None:
+    """Keep glibc from holding on to what each thread has freed, which can be hundreds of megabytes
+    after a few large images."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:
+    """The outcome of an image that cannot be processed."""
+    return {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "status": "failed",
+        "error": error.code,
+        "error_message": one_line(error),
+    }

@@ -1,0 +1,76 @@
+"""What a training leaves: the bundle, and beside it what it was judged by."""
+
+import dataclasses
+import io
+import posixpath
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gazecore.model.bundle import ModelBundle, parse_bundle
+from gazecore.model.deepgaze import DeepGaze
+from gazecore.scoring.evaluate import evaluate
+from gazecore.storage import Location
+from gazecore.training.examples import TrainingSet
+from gazecore.training.folds import FittedFold, averages, judge_folds
+from gazecore.training.out_of_fold import write_out_of_fold
+
+
+class Outputs:
+    """Where things go.
+
+    Attributes:
+        bundle: FOLDER/MODEL.safetensors.
+        training: FOLDER/MODEL.training, progress, curves and checkpoints.
+        pretrained: in it, the bundle that pretraining made.
+        table: FOLDER/out_of_fold.parquet, the scores of all images.
+        run: FOLDER/out_of_fold, the densities of all images, a run directory.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.bundle = Location(uri)
+        folder, name = posixpath.split(self.bundle.uri)
+        self.training = Location(f"{folder}/{posixpath.splitext(name)[0]}.training")
+        self.pretrained = self.training / "pretrained.safetensors"
+        self.table = Location(f"{folder}/out_of_fold.parquet")
+        self.run = Location(f"{folder}/out_of_fold")
+
+    def write_cross_validated(
+        self, bundle: ModelBundle, data: TrainingSet, folds: list[FittedFold]
+    ) -> ModelBundle:
+        """Judge all folds and write the bundle, which is returned as it was written."""
+        table = judge_folds(data, folds)
+        _publish(self.table, table)
+        write_out_of_fold(self.run, data, folds, bundle.fingerprint)
+        return self._write(dataclasses.replace(bundle, metrics=averages(table)))
+
+    def write_held_out(
+        self, bundle: ModelBundle, data: TrainingSet, on_image: Callable[[], None]
+    ) -> ModelBundle:
+        """Judge the held-out images and write the bundle, which is returned as it was written.
+
+        They are judged from the file's own bytes, through the pixels, as every user will run it.
+        """
+        model = DeepGaze.load(parse_bundle(bundle.to_bytes(), self.bundle.uri))
+        reached = evaluate(model, data.corpus, bundle.training["held_out_images"], on_image)
+        metrics = {**bundle.metrics, "held_out": dataclasses.asdict(reached)}
+        return self._write(dataclasses.replace(bundle, metrics=metrics))
+
+    def rows(self, cross_validated: bool) -> list[tuple[str, str]]:
+        """Where everything is, labelled."""
+        rows = [("curves", (self.training / "curves.png").uri)]
+        if cross_validated:
+            rows.append(("scores", self.table.uri))
+            rows.append(("judge", f"gazecore evaluate CORPUS --run {self.run.uri} --out DIR"))
+        return [*rows, ("bundle", self.bundle.uri)]
+
+    def _write(self, bundle: ModelBundle) -> ModelBundle:
+        self.bundle.publish(bundle.to_bytes())
+        return bundle
+
+
+def _publish(location: Location, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    location.publish(buffer.getvalue())
