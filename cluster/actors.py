@@ -88,6 +88,7 @@ class FeatureJob:
         backbone: which features.
         backbone_source, threads, gpu: as in `ScoringJob`.
         reading: how images are read.
+        mirrored: see `FeatureExtractor`.
     """
 
     cache: str
@@ -97,6 +98,7 @@ class FeatureJob:
     threads: int
     gpu: bool
     reading: ReadingConfig
+    mirrored: bool
 
     def start(self) -> Work:
         """Load the backbone."""
@@ -107,7 +109,7 @@ class FeatureJob:
             threads=self.threads,
             compiled=self.gpu,
         )
-        extract = FeatureExtractor(backbone, self.reading).extract
+        extract = FeatureExtractor(backbone, self.reading, self.mirrored).extract
         cache = CacheDirectory(Location(self.cache), self.shard_size)
         return Work(extract, functools.partial(commit_features, cache))
 

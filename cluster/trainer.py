@@ -29,11 +29,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.session import connected
 from gazecore.errors import InputError, RunFailed, one_line
-from gazecore.features.opening import FeatureSource
 from gazecore.model.readout import Readout
 from gazecore.results.directory import claim
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet
+from gazecore.training.examples import TrainingSet, TrainingSources
 from gazecore.training.loop import Member, Report, TrainMembers, run, train_here
 from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
 
@@ -84,7 +83,7 @@ class RayTraining:
         self._stack.__exit__(kind, error, trace)
 
     def members(
-        self, sources: list[FeatureSource], storage: Location, identity: Mapping[str, Any]
+        self, sources: TrainingSources, storage: Location, identity: Mapping[str, Any]
     ) -> TrainMembers:
         """What trains members; see `train_members`. Without workers, this process does."""
         if not self._config.workers:
@@ -111,7 +110,7 @@ class RayTraining:
 class _Job:
     """What the workers of a member are told."""
 
-    sources: list[FeatureSource]
+    sources: TrainingSources
     member: Member
     config: WorkersConfig
     storage: str
@@ -121,7 +120,7 @@ class _Job:
     def resources(self) -> dict[str, float]:
         """Of each worker. A backbone in the loop wants a GPU, if there are any."""
         wanted: dict[str, float] = {"CPU": self.config.cpus_per_worker}
-        if self.sources[0].on_the_fly and ray.cluster_resources().get("GPU"):
+        if self.sources.sources[0].on_the_fly and ray.cluster_resources().get("GPU"):
             wanted["GPU"] = 1
         return wanted
 
@@ -131,7 +130,7 @@ def train_members(
     members: list[Member],
     report: Report,
     *,
-    sources: list[FeatureSource],
+    sources: TrainingSources,
     storage: Location,
     identity: Mapping[str, Any],
     config: WorkersConfig,
@@ -163,7 +162,7 @@ def train_members(
         raise InputError(
             f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
         )
-    known = [s.known(opened) for s, opened in zip(sources, data.sources, strict=True)]
+    known = sources.known(data)
     reports = ray.remote(num_cpus=0)(_Reports).remote()
     fit = ray.remote(num_cpus=0, max_retries=0)(_fit)
     found: dict[int, Readout] = {}
@@ -266,10 +265,18 @@ def _work(config: Mapping[str, Any]) -> None:
     job: _Job = config["job"]
     context = ray.train.get_context()
     peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
-    data = TrainingSet([source.open() for source in job.sources])
+    data = job.sources.open()
     member = job.member
     with side_by_side() as pool:
-        trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool, peers)
+        trainer = Trainer(
+            member.start,
+            member.train,
+            member.centerbias,
+            member.config,
+            pool,
+            peers,
+            data.flipped,
+        )
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             trainer.restore(_load(checkpoint))

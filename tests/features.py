@@ -12,12 +12,12 @@ from gazecore.storage import Location
 
 
 def make_cache(
-    corpus: Corpus, backbone: Backbone, folder: str, shard_size: int = 4
+    corpus: Corpus, backbone: Backbone, folder: str, *, mirrored: bool = False
 ) -> FeatureCache:
     """The cache of a corpus at display size 1024."""
-    settings = CacheSettings(backbone.spec, "1024", shard_size)
+    settings = CacheSettings(backbone.spec, "1024", shard_size=4, mirrored=mirrored)
     cache, _ = begin_cache(Location(folder), corpus, settings)
-    extractor = FeatureExtractor(backbone, ReadingConfig())
+    extractor = FeatureExtractor(backbone, ReadingConfig(), mirrored)
     commit = functools.partial(commit_features, cache)
     done = cache.shards_done()
     for shard in shards(cache, lambda number: number not in done):

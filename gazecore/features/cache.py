@@ -72,12 +72,14 @@ class CacheSettings:
         display_size: `1024` or `native`.
         shard_size: images per shard.
         limits: caps per image.
+        mirrored: the features are those of the images mirrored left to right.
     """
 
     backbone: BackboneSpec
     display_size: DisplaySize
     shard_size: int = 16
     limits: Limits = field(default_factory=Limits)
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -131,6 +133,7 @@ class FeatureCache:
         backbone, display_size: which features these are.
         image_ids: the images that have features, in the plan's order.
         failed: image_id to error message of those that have none.
+        mirrored: these are features of the images mirrored left to right.
     """
 
     def __init__(self, uri: str) -> None:
@@ -141,6 +144,7 @@ class FeatureCache:
             header = json.loads((location / "cache.json").read_bytes())
             self.backbone = BackboneSpec.from_json(header["backbone"])
             self.display_size: DisplaySize = header["display_size"]
+            self.mirrored: bool = header["mirrored"]
             self._directory = CacheDirectory(location, header["shard_size"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(

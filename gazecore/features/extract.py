@@ -20,8 +20,10 @@ from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row, failed_row
 class FeatureExtractor:
     """A backbone on its device, with the threads that feed it."""
 
-    def __init__(self, backbone: Backbone, config: ReadingConfig) -> None:
+    def __init__(self, backbone: Backbone, config: ReadingConfig, mirrored: bool = False) -> None:
+        """Args: mirrored: mirror the images left to right before the backbone sees them."""
         self.backbone = backbone
+        self._mirrored = mirrored
         self._pipeline = Pipeline(self, config)
 
     def extract(
@@ -42,6 +44,8 @@ class FeatureExtractor:
     @torch.inference_mode()
     def compute(self, pixels: np.ndarray) -> np.ndarray:
         """See `Stage.compute`: float16 features (n, channels, h, w)."""
+        if self._mirrored:
+            pixels = pixels[:, :, ::-1]
         # Always the same shape, so that an image meets the same kernels in any company.
         missing = self.batch_size(*pixels.shape[1:3]) - len(pixels)
         padded = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])

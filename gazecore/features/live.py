@@ -24,11 +24,14 @@ class LiveFeatures:
     """A corpus and a backbone: what `FeatureCache` reads, computed anew.
 
     Attributes:
+        mirrored: never.
         uri: of the corpus.
         display_size: how large the images are shown.
         image_ids: the images that can be read.
         failed: image_id to error message of the others.
     """
+
+    mirrored = False
 
     def __init__(
         self,

@@ -44,13 +44,13 @@ class FeaturesConfig:
     display_size: DisplaySize = "1024"
     """With --on-the-fly: longer side at which images are shown to the model, or `native`."""
 
-    def sources(self, uris: Sequence[str]) -> list["FeatureSource"]:
+    def sources(self, uris: Sequence[str]) -> tuple["FeatureSource", ...]:
         """These caches, or these corpora on the fly."""
         how = None
         if self.on_the_fly:
             spec = make_spec(self.backbone, self.backbone_weights)
             how = OnTheFly(spec, self.backbone_weights, self.display_size)
-        return [FeatureSource(Location(uri).uri, how) for uri in uris]
+        return tuple(FeatureSource(Location(uri).uri, how) for uri in uris)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ class Features(Protocol):
         ...
 
     @property
+    def mirrored(self) -> bool:
+        """Whether these are features of the images mirrored left to right."""
+        ...
+
+    @property
     def image_ids(self) -> list[str]:
         """The images that have features."""
         ...

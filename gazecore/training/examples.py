@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import torch
 from gazecore.corpus.schema import Corpus
 from gazecore.corpus.splits import duplicate_groups, folds
 from gazecore.errors import CorpusError, InputError
+from gazecore.features.opening import FeatureSource
 from gazecore.features.source import Features, ImageFeatures, feature_key
 from gazecore.model import centerbias
 from gazecore.model.backbone import STRIDE, BackboneSpec
@@ -58,12 +59,17 @@ class TrainingSet:
         image_ids: of all images that have features.
         images: positions of those that have fixations.
         fixations: how many each image has.
+        flipped: what added to an image's position makes it its mirrored copy; 0: there are none.
         corpus: all images and fixations in one.
         digests: which corpora these are, see `Corpus.digest`.
     """
 
-    def __init__(self, sources: Sequence[Features]) -> None:
+    def __init__(self, sources: Sequence[Features], mirrored: Sequence[Features] = ()) -> None:
         """Join them.
+
+        Args:
+            sources: of the images as they are.
+            mirrored: of the same images mirrored left to right, one for each source, or none.
 
         Raises:
             InputError: there is no source, they hold other features than the first one, two of
@@ -73,8 +79,9 @@ class TrainingSet:
         if not sources:
             raise InputError("there is nothing to train on: name a feature cache")
         self.sources = list(sources)
-        for source in sources:
+        for source in [*sources, *mirrored]:
             require(source, self.backbone, self.display_size, sources[0].uri)
+        _check_mirrored(sources, mirrored)
         corpora = [source.corpus() for source in sources]
         self._points: list[np.ndarray] = []
         self._normalised: list[np.ndarray] = []
@@ -104,8 +111,9 @@ class TrainingSet:
             pa.concat_tables([corpus.images for corpus in corpora]),
             pa.concat_tables([corpus.fixations for corpus in corpora]),
         )
-        ends = np.cumsum([len(source.image_ids) for source in sources])
-        self._ends: list[int] = ends.tolist()
+        self.flipped = len(self.image_ids) if mirrored else 0
+        self._parts = [*sources, *mirrored]
+        self._ends: list[int] = np.cumsum([len(part.image_ids) for part in self._parts]).tolist()
 
     @property
     def backbone(self) -> BackboneSpec:
@@ -125,7 +133,17 @@ class TrainingSet:
     def features(self, image: int) -> ImageFeatures:
         """Features of one image."""
         number = bisect.bisect_right(self._ends, image)
-        return self.sources[number][image - (self._ends[number - 1] if number else 0)]
+        return self._parts[number][image - (self._ends[number - 1] if number else 0)]
+
+    def example(self, image: int) -> Example:
+        """One image's features with its fixations."""
+        found, count = self.features(image), len(self.image_ids)
+        points = self._points[image % count]
+        if image >= count:
+            # Pixel 0 becomes the last one; what lies on the left edge must stay inside.
+            x = np.minimum(found.width - points[:, 0], np.nextafter(found.width, 0))
+            points = np.column_stack([x, points[:, 1]])
+        return make_example(found, points)
 
     def folds(self, count: int, seed: int) -> np.ndarray:
         """The fold of each image, int (n,); images that look the same share one."""
@@ -143,7 +161,7 @@ class TrainingSet:
         """The examples of each group of images; the next group is read while one is in use."""
 
         def read(group: Sequence[int]) -> list[Example]:
-            return [make_example(self.features(i), self._points[i]) for i in group]
+            return [self.example(i) for i in group]
 
         with ThreadPoolExecutor(1) as reader:
             ahead = None
@@ -154,6 +172,42 @@ class TrainingSet:
                 ahead = following
             if ahead:
                 yield ahead.result()
+
+
+@dataclass(frozen=True)
+class TrainingSources:
+    """What a training set is opened from, in a few bytes that can be sent to other processes.
+
+    Attributes:
+        sources, mirrored: as `TrainingSet` takes them, not opened.
+    """
+
+    sources: tuple[FeatureSource, ...]
+    mirrored: tuple[FeatureSource, ...] = ()
+
+    def open(self) -> TrainingSet:
+        """Open them all. Raises what `TrainingSet` and `FeatureSource.open` raise."""
+        return TrainingSet([s.open() for s in self.sources], [s.open() for s in self.mirrored])
+
+    def known(self, data: TrainingSet) -> "TrainingSources":
+        """These sources with what opening them found out, so that others need not."""
+        pairs = zip(self.sources, data.sources, strict=True)
+        return replace(self, sources=tuple(source.known(opened) for source, opened in pairs))
+
+
+def _check_mirrored(sources: Sequence[Features], mirrored: Sequence[Features]) -> None:
+    """Raise InputError where the mirrored features are not those of the same images."""
+    if any(source.mirrored for source in sources):
+        raise InputError(
+            "these features are of mirrored images: name them by --mirrored"
+        )
+    if not mirrored:
+        return
+    for source, other in zip(sources, mirrored, strict=False):
+        if not other.mirrored or other.image_ids != source.image_ids:
+            raise InputError(f"{other.uri} is not {source.uri} mirrored")
+    if len(sources) != len(mirrored):
+        raise InputError(f"{len(sources)} caches need as many mirrored ones, not {len(mirrored)}")
 
 
 def require(source: Features, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:

@@ -88,7 +88,14 @@ def train_here(data: TrainingSet, members: list[Member], report: Report) -> list
     found = []
     for member in members:
         with side_by_side() as pool:
-            trainer = Trainer(member.start, member.train, member.centerbias, member.config, pool)
+            trainer = Trainer(
+                member.start,
+                member.train,
+                member.centerbias,
+                member.config,
+                pool,
+                flipped=data.flipped,
+            )
             show = functools.partial(report, member.number)
             found.append(run(trainer, data, member.held_out, show, show))
     return found

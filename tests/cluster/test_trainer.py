@@ -19,7 +19,7 @@ from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet, channel_statistics
+from gazecore.training.examples import TrainingSet, TrainingSources, channel_statistics
 from gazecore.training.loop import Member, Report, new_readout, train_here
 from gazecore.training.trainer import Epoch, TrainingConfig
 from tests.features import make_cache
@@ -41,9 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def sources(folder: Path) -> TrainingSources:
+    return TrainingSources((FeatureSource(str(folder / "cache")),))
+
+
 @pytest.fixture(scope="module")
 def data(folder: Path) -> TrainingSet:
-    return TrainingSet([FeatureSource(str(folder / "cache")).open()])
+    return sources(folder).open()
 
 
 def members(data: TrainingSet, count: int, config: TrainingConfig = CONFIG) -> list[Member]:
@@ -64,7 +68,7 @@ def train(
     report: Report = lambda number, news: None,
 ) -> list[Readout]:
     return train_members(
-        data, jobs, report, sources=[FeatureSource(str(folder / "cache"))],
+        data, jobs, report, sources=sources(folder),
         storage=Location(str(folder / name)), identity={"members": len(jobs)}, config=workers,
     )  # fmt: skip
 

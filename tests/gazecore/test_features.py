@@ -18,7 +18,9 @@ from gazecore.model.backbone import TINY_SPEC, TinyBackbone
 from gazecore.results.plan import shards
 from gazecore.scoring.pipeline import ReadingConfig
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet, require
+from gazecore.training.examples import TrainingSet, channel_statistics, require
+from gazecore.training.loop import new_readout
+from gazecore.training.trainer import Trainer, TrainingConfig, side_by_side
 from tests.features import make_cache
 from tests.gazecore.test_training import IMAGE_COUNT, make_corpus
 
@@ -63,7 +65,7 @@ def test_a_cache_of_something_else_is_refused(
 ) -> None:
     location = Location(cache.uri)
     fewer = dataclasses.replace(corpus, images=corpus.images.slice(0, 3))
-    settings = CacheSettings(TINY_SPEC, "1024", 4)
+    settings = CacheSettings(TINY_SPEC, "1024", shard_size=4)
     with pytest.raises(RunMismatch, match=r"images\.count: it has 18, now 3"):
         begin_cache(location, fewer, settings)
     with pytest.raises(RunMismatch, match="display_size: it has 1024, now native"):
@@ -86,7 +88,7 @@ def test_a_cache_of_something_else_is_refused(
 def test_a_cache_continues_where_it_was_interrupted(
     corpus: Corpus, cache: FeatureCache, tmp_path: Path
 ) -> None:
-    settings = CacheSettings(TINY_SPEC, "1024", 4)
+    settings = CacheSettings(TINY_SPEC, "1024", shard_size=4)
     directory, plan = begin_cache(Location(str(tmp_path)), corpus, settings)
     assert (plan.images, plan.shards) == (18, 5)
     extractor = FeatureExtractor(TinyBackbone(), ReadingConfig())
@@ -163,6 +165,40 @@ def test_two_caches_are_one_training_set(corpus: Corpus, tmp_path: Path) -> None
             assert torch.equal(a.cells, b.cells)
     prior, expected = (data.centerbias(data.images).log_density for data in (both, whole))
     np.testing.assert_array_equal(prior, expected)
+
+
+def test_mirrored_copies_are_read_by_chance(
+    corpus: Corpus, cache: FeatureCache, tmp_path: Path
+) -> None:
+    mirrored = make_cache(corpus, TinyBackbone(), str(tmp_path / "mirrored"), mirrored=True)
+    data = TrainingSet([cache], [mirrored])
+    assert data.flipped == IMAGE_COUNT
+    assert data.images == list(range(IMAGE_COUNT))
+    for image in (0, 5):
+        plain, flipped = data.example(image), data.example(image + IMAGE_COUNT)
+        # The tiny backbone sees 16-pixel blocks, which fill these images: mirroring is exact.
+        assert torch.equal(flipped.features, plain.features.flip(-1))
+        width = plain.grid[1]
+        row, column = plain.cells // width, plain.cells % width
+        moved = flipped.cells - (row * width + width - 1 - column)
+        assert int(moved.abs().max()) <= 1
+    config = TrainingConfig(batch_size=5)
+    readout = new_readout(*channel_statistics(data, data.images), config)
+    with side_by_side() as pool:
+        prior = torch.full((128, 128), -2 * float(np.log(128)))
+        trainer = Trainer(readout, data.images, prior, config, pool, flipped=data.flipped)
+        seen = [image for share in trainer.shares() for image in share.images]
+        trainer.epoch = 1
+        later = [image for share in trainer.shares() for image in share.images]
+    assert sorted(image % IMAGE_COUNT for image in seen) == data.images
+    assert 0 < sum(image >= IMAGE_COUNT for image in seen) < IMAGE_COUNT
+    assert set(seen) != set(later)
+    with pytest.raises(InputError, match="are of mirrored images"):
+        TrainingSet([mirrored])
+    with pytest.raises(InputError, match=r"is not .* mirrored"):
+        TrainingSet([cache], [cache])
+    with pytest.raises(InputError, match="need as many"):
+        TrainingSet([cache], [mirrored, mirrored])
 
 
 def test_features_on_the_fly_are_those_of_the_cache(
