@@ -14,7 +14,7 @@ from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
 from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
-from gazecore.evaluation.selection import seen_in_training, select_images
+from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
 from gazecore.model.bundle import DEFAULT, ModelBundle, load_bundle
 from gazecore.results.run import open_run
 from gazecore.storage import Location
@@ -65,7 +65,8 @@ def evaluate(options: EvaluateOptions) -> int:
     _check(options)
     corpus = load_corpus(options.corpus)
     bundle = _bundle(options)
-    held_out = bundle.training.get("held_out_images") if bundle else None
+    training = bundle.training if bundle else {}
+    held_out = held_out_images(corpus, training)
     chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
     run = options.run or _score(options, image_list(corpus, chosen))
     densities = Densities(corpus, chosen, run, options.baseline)
@@ -79,7 +80,7 @@ def evaluate(options: EvaluateOptions) -> int:
         "run": densities.run,
         "baseline": options.baseline,
         "asked": {"images": options.images, "limit": options.limit},
-        "seen_in_training": len(seen_in_training(corpus, densities.images, held_out)),
+        "seen_in_training": len(seen_in_training(corpus, densities.images, training)),
         "left_out": left_out | densities.left_out,
     }
     with progress_bar("judging", len(densities.images)) as on_image:

@@ -1,6 +1,7 @@
 """Which images of a corpus are judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import InputError, one_line
@@ -45,21 +46,41 @@ def select_images(
 
 
 def seen_in_training(
-    corpus: Corpus, judged: Sequence[str], held_out: Sequence[str] | None
+    corpus: Corpus, judged: Sequence[str], training: Mapping[str, Any]
 ) -> list[str]:
-    """The judged images that the model was trained on.
+    """The judged images that a model was trained on, at any stage of its training."""
+    stages = _stages(corpus, training)
+    return sorted({i for stage in stages for i in set(judged) - set(stage["held_out_images"])})
 
-    A corpus that has all images that the training held out is the one that it was trained on.
+
+def held_out_images(corpus: Corpus, training: Mapping[str, Any]) -> list[str] | None:
+    """The images of a corpus that a model's training held out at every stage; None if it does not
+    say.
+
+    Args:
+        corpus: perhaps one that the model was trained on.
+        training: what the model's bundle says about its training, see `training.fit.describe`.
     """
-    if not held_out or not set(held_out) <= set(corpus.image_ids):
-        return []
-    return sorted(set(judged) - set(held_out))
+    found = [set(stage["held_out_images"]) for stage in _stages(corpus, training)]
+    return sorted(set.intersection(*found)) if found else None
+
+
+def _stages(corpus: Corpus, training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The stages of a training that this corpus took part in, from the last to the first."""
+    stages, stage = [], training
+    while stage:
+        if corpus.digest in stage.get("corpora_sha256", []):
+            stages.append(stage)
+        stage = stage.get("started_from", {})
+    return stages
 
 
 def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list[str]:
     if images == HELD_OUT:
-        if held_out is None:
-            raise InputError("the model does not say which images its training held out")
+        if not held_out:
+            raise InputError(
+                "the model was not trained on this corpus, or held out none of its images"
+            )
         listed, source = list(held_out), "the model's training"
     else:
         try:

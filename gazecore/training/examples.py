@@ -198,9 +198,7 @@ class TrainingSources:
 def _check_mirrored(sources: Sequence[Features], mirrored: Sequence[Features]) -> None:
     """Raise InputError where the mirrored features are not those of the same images."""
     if any(source.mirrored for source in sources):
-        raise InputError(
-            "these features are of mirrored images: name them by --mirrored"
-        )
+        raise InputError("these features are of mirrored images: name them by --mirrored")
     if not mirrored:
         return
     for source, other in zip(sources, mirrored, strict=False):

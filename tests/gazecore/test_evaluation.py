@@ -17,7 +17,11 @@ from gazecore.errors import CorpusError, InputError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, write_evaluation
 from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
-from gazecore.evaluation.selection import seen_in_training, select_images
+from gazecore.evaluation.selection import (
+    held_out_images,
+    seen_in_training,
+    select_images,
+)
 from gazecore.images.decode import Limits
 from gazecore.metrics.auc import auc
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
@@ -271,7 +275,7 @@ def test_which_images_are_judged(tmp_path: Path) -> None:
     for images, limit, message in (
         (str(listed), None, "such as other.png"),
         (str(tmp_path / "none.txt"), None, "cannot read the list"),
-        ("held-out", None, "does not say"),
+        ("held-out", None, "was not trained on this corpus"),
         (None, 0, "--limit"),
     ):
         with pytest.raises(InputError, match=message):
@@ -283,9 +287,19 @@ def test_which_images_are_judged(tmp_path: Path) -> None:
 def test_images_that_the_model_was_trained_on_are_known(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path)
     ids = corpus.image_ids
-    assert seen_in_training(corpus, ids[:3], [ids[1], ids[5]]) == [ids[0], ids[2]]
-    assert seen_in_training(corpus, ids[:3], ["of another corpus", ids[1]]) == []
-    assert seen_in_training(corpus, ids[:3], None) == []
+    own = {"corpora_sha256": [corpus.digest], "held_out_images": [ids[1], ids[5]]}
+    other = {"corpora_sha256": ["another"], "held_out_images": [ids[0]]}
+    assert seen_in_training(corpus, ids[:3], own) == [ids[0], ids[2]]
+    assert seen_in_training(corpus, ids[:3], other) == []
+    assert seen_in_training(corpus, ids[:3], {}) == []
+    # The stages that a model went through count, too.
+    for training in ({**other, "started_from": own}, {**own, "started_from": other}):
+        assert seen_in_training(corpus, ids[:3], training) == [ids[0], ids[2]]
+        assert held_out_images(corpus, training) == sorted([ids[1], ids[5]])
+    again = {**own, "held_out_images": [ids[1]], "started_from": own}
+    assert held_out_images(corpus, again) == [ids[1]]
+    assert seen_in_training(corpus, [ids[5]], again) == [ids[5]]
+    assert held_out_images(corpus, other) is None
 
 
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+import io
 import os
 import secrets
 import shutil
@@ -9,11 +11,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from PIL import Image
 
 import gazecore.results.read
+from gazecore.model.bundle import load_bundle
 from gazecore.results.verify import problems
-from tests.jobs.conftest import ROOT
+from gazecore.storage import Location
+from tests.gazecore.test_training import make_corpus
+from tests.jobs.conftest import ROOT, words
 from tests.processes import kill_tree
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -29,14 +36,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture
-def head() -> Iterator[tuple[str, dict[str, str]]]:
+@pytest.fixture(scope="module")
+def head(s3_server: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """A cluster started with `ray start --head`, token authentication on; address and env."""
     # Ray's sockets need a short path, shorter than pytest's own folders.
     folder = tempfile.mkdtemp(prefix="gz-")
     gcs, dashboard, client, agent, agent_grpc = free_ports(5)
     env = {
         **os.environ,
+        **s3_server,
         "HOME": folder,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -71,25 +79,74 @@ def head() -> Iterator[tuple[str, dict[str, str]]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_ray_job_submit_scores_a_folder(
-    head: tuple[str, dict[str, str]], photos: Path, tiny_file: str, tmp_path: Path
-) -> None:
+def submit(head: tuple[str, dict[str, str]], name: str, *command: str) -> str:
+    """Run a job to its end; returns what it printed."""
     address, env = head
     result = subprocess.run(
         [RAY, "job", "submit", "--address", address, "--working-dir", ".", "--submission-id",
-         "score-photos", "--", sys.executable, "-m", "jobs.score", str(photos), "--out",
-         str(tmp_path / "run"), "--model", tiny_file, "--shard-size", "4"],
+         name, "--", sys.executable, "-m", *command],
         env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     output = result.stdout + result.stderr
     status = subprocess.run(
-        [RAY, "job", "status", "--address", address, "score-photos"],
+        [RAY, "job", "status", "--address", address, name],
         env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     # The exit code of `submit` alone is not enough: it is 0 for a job that was stopped.
-    assert "'score-photos' succeeded" in status.stdout, output
+    assert f"'{name}' succeeded" in status.stdout, output
+    assert env["RAY_AUTH_TOKEN"] not in output
+    assert "planted" not in output
+    return output
+
+
+def test_ray_job_submit_scores_a_folder(
+    head: tuple[str, dict[str, str]], photos: Path, tiny_file: str, tmp_path: Path
+) -> None:
+    output = submit(
+        head, "score-photos", "jobs.score", str(photos), "--out", str(tmp_path / "run"),
+        "--model", tiny_file, "--shard-size", "4",
+    )  # fmt: skip
     assert "scored" in output
     results = gazecore.results.read.open(str(tmp_path / "run"))
     assert list(problems(results.run)) == []
     assert results.scores()["status"].to_pylist() == ["ok"] * 10
-    assert env["RAY_AUTH_TOKEN"] not in output
+
+
+def test_ray_job_submit_trains_from_s3_to_s3(
+    head: tuple[str, dict[str, str]],
+    s3_server: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="study")
+    corpus = make_corpus(tmp_path)
+    rows = corpus.images.to_pylist()
+    for row in rows:
+        client.upload_file(row["uri"], "study", f"stimuli/{row['image_id']}")
+        row["uri"] = f"s3://study/stimuli/{row['image_id']}"
+    in_bucket = dataclasses.replace(corpus, images=corpus.images.from_pylist(rows))
+    in_bucket.save(Location("s3://study/corpus"))
+    submit(head, "features", "jobs.features", "s3://study/corpus", "--out", "s3://study/cache",
+           "--backbone", "tiny")  # fmt: skip
+    output = submit(
+        head, "train", "jobs.train", "s3://study/cache", "--out", "s3://study/model/m.safetensors",
+        "--folds", "3", "--members", "1", "--training.epochs", "2",
+    )  # fmt: skip
+    assert "training member 3/3 epoch 2/2" in words(output)
+    bundle = load_bundle("s3://study/model/m.safetensors")
+    assert bundle.readout.config.members == 3
+    scores = Location("s3://study/model/out_of_fold.parquet").read_table()
+    assert scores.num_rows == corpus.images.num_rows
+    progress = Location("s3://study/model/m.training/progress.parquet").read_table()
+    assert progress.num_rows == 6
+    curves = Location("s3://study/model/m.training/curves.png").read_bytes()
+    assert Image.open(io.BytesIO(curves)).size[0] > 500
+    run = gazecore.results.read.open("s3://study/model/out_of_fold").run
+    assert list(problems(run)) == []
+    for item in client.list_objects_v2(Bucket="study")["Contents"]:
+        body = client.get_object(Bucket="study", Key=item["Key"])["Body"].read()
+        assert b"planted" not in body
+        assert not item["Key"].endswith(".tmp")

@@ -1,0 +1,198 @@
+"""`gazecore features` and `gazecore train`: what they leave, and how they go on."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from gazecore.features.cache import FeatureCache
+from gazecore.model.backbone import TinyBackbone
+from gazecore.model.bundle import load_bundle
+from gazecore.model.centerbias import on_grid
+from gazecore.storage import Location
+from jobs.train import main
+from tests.features import make_cache
+from tests.gazecore.test_training import IMAGE_COUNT, make_corpus
+from tests.jobs.conftest import ROOT, Command, words
+from tests.processes import descendants, kill_tree
+
+
+@pytest.fixture
+def cache(gazecore_command: Command, tmp_path: Path) -> str:
+    """A corpus of red squares, one of which cannot be read, and its features."""
+    (tmp_path / "images").mkdir()
+    make_corpus(tmp_path / "images").save(Location(str(tmp_path / "corpus")))
+    (tmp_path / "images" / "17.png").write_bytes(b"\x89PNG")
+    command = ("features", "corpus", "--out", "cache", "--backbone", "tiny", "--shard-size", "5")
+    made = gazecore_command(*command)
+    assert made.returncode == 0, made.stderr
+    assert "computed 17 failed 1 decode_error" in words(made.stdout)
+    again = gazecore_command(*command)
+    assert "done before 18 computed 0" in words(again.stdout)
+    other = gazecore_command(*command, "--display-size", "native")
+    assert other.returncode == 2
+    assert "display_size: it has 1024, now native" in other.stderr
+    return "cache"
+
+
+def density(path: Path, cache: Path) -> torch.Tensor:
+    """What a bundle predicts for an image of the cache."""
+    bundle = load_bundle(str(path))
+    features = torch.from_numpy(FeatureCache(str(cache))[1].features.copy()).float()
+    return bundle.readout(features[None], on_grid(bundle.centerbias, 192, 256))
+
+
+def test_training_from_features_to_judged_densities(
+    gazecore_command: Command, cache: str, tmp_path: Path
+) -> None:
+    quick = ("train", cache, "--training.epochs", "2", "--members", "1")
+    here = (*quick, "--workers", "0")
+    crossed = gazecore_command(*here, "--out", "crossed/m.safetensors", "--folds", "3")
+    assert crossed.returncode == 0, crossed.stderr
+    assert "training member 3/3 epoch 2/2" in words(crossed.stderr)
+    assert "left out: 17.png" in crossed.stdout
+    folder = tmp_path / "crossed"
+    scores = pq.read_table(folder / "out_of_fold.parquet")
+    assert scores.num_rows == 17
+    assert sorted(set(scores["fold"].to_pylist())) == [0, 1, 2]
+    progress = pq.read_table(folder / "m.training" / "progress.parquet").to_pylist()
+    assert [(row["member"], row["epoch"]) for row in progress] == [
+        (member, epoch) for member in (1, 2, 3) for epoch in (1, 2)
+    ]
+    with Image.open(folder / "m.training" / "curves.png") as curves:
+        assert curves.size[0] > 500
+    shown = words(gazecore_command("models", "crossed/m.safetensors").stdout)
+    assert "training: command gazecore train cache" in shown
+
+    # The densities of members that have not seen the image are judged as any run's.
+    judged = gazecore_command(
+        "evaluate", "corpus", "--run", "crossed/out_of_fold", "--out", "judged", "--sigma", "8",
+        "--metrics", "information_gain",
+    )  # fmt: skip
+    assert judged.returncode == 0, judged.stderr
+    assert "caution" not in judged.stdout
+    summary = json.loads((tmp_path / "judged" / "summary.json").read_text())
+    assert summary["images"] == 17
+
+    tuned = gazecore_command(
+        *here, "--out", "tuned/m.safetensors", "--init", "crossed/m.safetensors", "--parts", "5"
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    assert "held_out" in tuned.stdout
+    pretrained = gazecore_command(
+        *here, "--out", "two/m.safetensors", "--pretrain", "cache", "--pretraining.epochs", "1",
+        "--parts", "5", "--folds", "3",
+    )  # fmt: skip
+    assert pretrained.returncode == 0, pretrained.stderr
+    assert "pretraining member 1/1 epoch 1/1" in words(pretrained.stderr)
+    bundle = load_bundle(str(tmp_path / "two" / "m.safetensors"))
+    first = load_bundle(str(tmp_path / "two" / "m.training" / "pretrained.safetensors"))
+    assert bundle.training["started_from"] == first.training
+    held_out = gazecore_command(
+        "evaluate", "corpus", "--model", "two/m.training/pretrained.safetensors", "--images",
+        "held-out", "--out", "held", "--sigma", "8", "--metrics", "information_gain",
+    )  # fmt: skip
+    assert held_out.returncode == 0, held_out.stderr
+    on_the_fly = (
+        "train", "corpus", "--on-the-fly", "--backbone", "tiny", "--training.epochs", "2",
+        "--members", "1", "--folds", "3", "--out", "flying/m.safetensors",
+    )  # fmt: skip
+    flying = gazecore_command(*on_the_fly)
+    assert flying.returncode == 0, flying.stderr
+    assert "left out: 17.png" in flying.stdout
+    again = gazecore_command(*on_the_fly)
+    assert again.returncode == 0, again.stderr
+    assert "epoch" not in again.stderr
+    torch.testing.assert_close(
+        density(tmp_path / "flying" / "m.safetensors", tmp_path / "cache"),
+        density(folder / "m.safetensors", tmp_path / "cache"), rtol=0, atol=1e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--init", "default"], "features of vgg19-oxford"),
+        (["--init", "m", "--pretrain", "cache"], "either"),
+        (["--folds", "40"], "too few for 40 folds"),
+        (["--folds", "2"], "at least 3 folds"),
+        (["--members", "6"], "members need"),
+        (["--mirrored", "cache"], "is not"),
+        (["--pretrain", "corpus"], "is not a feature cache"),
+        (["--training.epochs", "0"], "training.epochs must be positive"),
+    ],
+)
+def test_mistakes_are_said_before_ray_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    named: str,
+) -> None:
+    make_cache(make_corpus(tmp_path), TinyBackbone(), str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["cache", "--out", "third/m.safetensors", *arguments])
+    assert ended.value.code == 2
+    text = capsys.readouterr().err
+    assert named in words(text)
+    assert len(text.strip().splitlines()) == 1
+    assert not ray.is_initialized()
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_driver_that_is_killed_in_the_middle_of_an_epoch_goes_on(
+    gazecore_command: Command, cache: str, tmp_path: Path
+) -> None:
+    long = ("train", cache, "--parts", "4", "--members", "1", "--training.epochs", "5",
+            "--training.batch-size", "1", "--training.patience", "5")  # fmt: skip
+    alone = gazecore_command(*long, "--out", "alone/m.safetensors", "--workers", "0")
+    assert alone.returncode == 0, alone.stderr
+
+    command = [
+        *long,
+        "--out",
+        str(tmp_path / "killed" / "m.safetensors"),
+        "--checkpoint-steps",
+        "1",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs", *command], cwd=tmp_path, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    training = tmp_path / "killed" / "m.training"
+    try:
+        deadline = time.monotonic() + 120
+        while not (training / "progress.parquet").exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+    finally:
+        for pid in [*descendants(process.pid), process.pid]:
+            kill_tree(pid)
+        process.wait(timeout=30)
+    states = [torch.load(path, weights_only=True) for path in training.rglob("state.pt")]
+    assert any(state["position"] > 0 for state in states), "killed between two epochs"
+    assert not (tmp_path / "killed" / "m.safetensors").exists()
+    done = pq.read_table(training / "progress.parquet").num_rows
+    assert done < 5
+
+    went_on = gazecore_command(*command)
+    assert went_on.returncode == 0, went_on.stderr
+    assert "epoch 1/5" not in went_on.stderr
+    torch.testing.assert_close(
+        density(tmp_path / "killed" / "m.safetensors", tmp_path / "cache"),
+        density(tmp_path / "alone" / "m.safetensors", tmp_path / "cache"), rtol=0, atol=1e-5,
+    )  # fmt: skip
+    rows = pq.read_table(training / "progress.parquet").to_pylist()
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert IMAGE_COUNT - 1 > rows[0]["images"] > 0
