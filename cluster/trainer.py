@@ -10,34 +10,24 @@ trained again by the same command.
 """
 
 import contextlib
-import os
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pyarrow.fs
 import ray
-import ray.train
 import safetensors.torch
 import torch
-import torch.distributed
-from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.session import connected
+from cluster.training_worker import Job, fit
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.model.readout import Readout
 from gazecore.results.directory import claim
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, TrainingSources
-from gazecore.training.loop import Member, Report, TrainMembers, run, train_here
-from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
-
-_WORKER_LIVES = 10
-"""How often a member's workers may die before it is given up."""
+from gazecore.training.loop import Member, Report, TrainMembers, train_here
+from gazecore.training.trainer import Epoch
 
 
 @dataclass(frozen=True)
@@ -106,25 +96,6 @@ class RayTraining:
         return train
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the workers of a member are told."""
-
-    sources: TrainingSources
-    member: Member
-    config: WorkersConfig
-    storage: str
-    reports: Any
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """Of each worker. A backbone in the loop wants a GPU, if there are any."""
-        wanted: dict[str, float] = {"CPU": self.config.cpus_per_worker}
-        if self.sources.sources[0].on_the_fly and ray.cluster_resources().get("GPU"):
-            wanted["GPU"] = 1
-        return wanted
-
-
 def train_members(
     data: TrainingSet,
     members: list[Member],
@@ -158,13 +129,17 @@ def train_members(
     cores = int(ray.cluster_resources().get("CPU", 1))
     # Ray Train's own actors want a core to be placed: without one they wait a minute.
     room = max(1, (cores - 1) // needed)
+    resources: dict[str, float] = {"CPU": config.cpus_per_worker}
+    if gpus := _gpus(sources):
+        room = max(1, min(room, int(gpus) // config.workers))
+        resources["GPU"] = 1
     if needed > cores:
         raise InputError(
             f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
         )
     known = sources.known(data)
     reports = ray.remote(num_cpus=0)(_Reports).remote()
-    fit = ray.remote(num_cpus=0, max_retries=0)(_fit)
+    train = ray.remote(num_cpus=0, max_retries=0)(fit)
     found: dict[int, Readout] = {}
     waiting: list[Member] = []
     flying: dict[ray.ObjectRef, Member] = {}
@@ -177,8 +152,16 @@ def train_members(
     while waiting or flying:
         while waiting and len(flying) < room:
             member = waiting.pop(0)
-            job = _Job(known, member, config, storage.uri, reports)
-            flying[fit.remote(job)] = member
+            job = Job(
+                known,
+                member,
+                config.workers,
+                resources,
+                config.checkpoint_steps,
+                storage.uri,
+                reports,
+            )
+            flying[train.remote(job)] = member
         ended, _ = ray.wait(list(flying), timeout=1.0)
         for number, news in ray.get(reports.take.remote()):
             report(number, news)
@@ -197,6 +180,12 @@ def train_members(
     return [found[member.number] for member in members]
 
 
+def _gpus(sources: TrainingSources) -> float:
+    """The cluster's GPUs, if training has a use for them: where the backbone is in the loop."""
+    on_the_fly = sources.sources[0].on_the_fly
+    return float(ray.cluster_resources().get("GPU", 0)) if on_the_fly else 0.0
+
+
 class _Reports:
     """Collects the news of all members until the driver asks."""
 
@@ -209,115 +198,6 @@ class _Reports:
     def take(self) -> list[tuple[int, Epoch | int]]:
         taken, self._waiting = self._waiting, []
         return taken
-
-
-class _Told:
-    """What a worker tells the driver: every epoch, and once a second how far it is."""
-
-    def __init__(self, job: _Job) -> None:
-        self._add, self._number = job.reports.add.remote, job.member.number
-        self._images, self._since = 0, time.monotonic()
-
-    def images(self, count: int) -> None:
-        self._images += count
-        if time.monotonic() - self._since >= 1:
-            self._flush()
-
-    def news(self, epoch: Epoch) -> None:
-        self._flush()
-        self._add(self._number, epoch)
-
-    def _flush(self) -> None:
-        if self._images:
-            self._add(self._number, self._images)
-        self._images, self._since = 0, time.monotonic()
-
-
-def _fit(job: _Job) -> dict[str, torch.Tensor]:
-    """Train one member, from its last checkpoint if there is one; returns its best state."""
-    # A report waits until Ray's controller looks again, by default two seconds.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    storage = Location(job.storage)
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.config.workers,
-            resources_per_worker=job.resources,
-            use_gpu="GPU" in job.resources,
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"member-{job.member.number}",
-            storage_path=storage.path,
-            storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)),
-            failure_config=ray.train.FailureConfig(max_failures=_WORKER_LIVES),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    result = trainer.fit()
-    state: dict[str, torch.Tensor] = _load(result.checkpoint)["best_readout"]
-    return state
-
-
-def _work(config: Mapping[str, Any]) -> None:
-    """What each worker of a member does."""
-    job: _Job = config["job"]
-    context = ray.train.get_context()
-    peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
-    data = job.sources.open()
-    member = job.member
-    with side_by_side() as pool:
-        trainer = Trainer(
-            member.start,
-            member.train,
-            member.centerbias,
-            member.config,
-            pool,
-            peers,
-            data.flipped,
-        )
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint:
-            trainer.restore(_load(checkpoint))
-        told = _Told(job)
-        for epoch in trainer.history if not peers.rank else []:
-            told.news(epoch)  # it may have been lost with the driver that waited for it
-
-        def save() -> None:
-            if peers.rank:
-                ray.train.report({})
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                torch.save(trainer.state(), Path(folder) / "state.pt")
-                ray.train.report({}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-        def on_step(images: int) -> None:
-            if not peers.rank:
-                told.images(images)
-            if trainer.steps % job.config.checkpoint_steps == 0:
-                save()
-
-        def on_epoch(epoch: Epoch) -> None:
-            if not peers.rank:
-                told.news(epoch)
-            save()
-
-        run(trainer, data, member.held_out, on_epoch, on_step)
-
-
-def _sum_over_ranks(tensors: list[torch.Tensor]) -> None:
-    flat = torch.cat([tensor.flatten().double() for tensor in tensors])
-    torch.distributed.all_reduce(flat)
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view_as(tensor))
-
-
-def _load(checkpoint: ray.train.Checkpoint) -> dict[str, Any]:
-    with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / "state.pt", weights_only=True)
-    return state
 
 
 def _readout(member: Member, state: dict[str, torch.Tensor]) -> Readout:

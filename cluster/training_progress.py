@@ -60,5 +60,6 @@ class TrainingProgress:
                 f"{self._stage}  member {member}/{self._members}  "
                 f"epoch {epoch.number}/{self._epochs}  loss {epoch.loss:.4f} nat  "
                 f"information gain {epoch.information_gain:.4f} bit, best {epoch.best:.4f}  "
-                f"{epoch.images / epoch.seconds:.0f} images/s"
+                f"{epoch.images / epoch.seconds:.0f} images/s",
+                soft_wrap=True,
             )

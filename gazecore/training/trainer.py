@@ -234,11 +234,20 @@ class Trainer:
         return loss
 
     def end_epoch(self, gains: Iterable[float]) -> Epoch:
-        """Close an epoch with the gains that this rank found on its held-out images."""
+        """Close an epoch with the gains that this rank found on its held-out images.
+
+        Raises:
+            RunFailed: their mean is not finite.
+        """
         found = list(gains)
         sums = [torch.tensor([sum(found), len(found)], dtype=torch.float64)]
         self.peers.all_reduce(sums)
         gain = float(sums[0][0] / sums[0][1])
+        if not math.isfinite(gain):
+            raise RunFailed(
+                f"the held-out information gain became {gain} in epoch {self.epoch + 1}: "
+                "lower the learning rate"
+            )
         self._stale += 1
         if gain > self.best:
             self.best, self._stale = gain, 0

@@ -139,7 +139,7 @@ def test_a_finished_training_is_taken_as_it_is_and_another_is_refused(
 
 
 def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
-    long = replace(CONFIG, epochs=12, patience=12)
+    long = replace(CONFIG, epochs=8, patience=8)
     (alone,) = train_here(data, members(data, 1, long), lambda number, news: None)
     seen = threading.Event()
     killed: list[int] = []
@@ -157,7 +157,7 @@ def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
     killer.start()
 
     def report(number: int, news: Epoch | int) -> None:
-        if isinstance(news, Epoch) and news.number in (3, 7):
+        if isinstance(news, Epoch) and news.number in (2, 5):
             seen.set()
 
     spread = WorkersConfig(workers=1, checkpoint_steps=3)

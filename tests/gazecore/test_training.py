@@ -256,6 +256,10 @@ def test_losses_that_are_not_finite_end_the_training(data: TrainingSet, pool: Ex
     with pytest.raises(RunFailed, match="lower the learning rate"):
         train(data, TrainingConfig(epochs=3, learning_rate=1e30), pool)
     trainer = make_trainer(data, TrainingConfig(), pool)
+    share = trainer.shares()[0]
+    trainer.step(next(data.read([share.images])), share.total)
+    with pytest.raises(RunFailed, match="held-out information gain became nan"):
+        trainer.end_epoch([0.5, float("nan")])
     with pytest.raises(InputError, match="no image to judge"):
         run(trainer, data, [], lambda number, epoch: None)
     with pytest.raises(InputError, match="no image to train"):
