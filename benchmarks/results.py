@@ -25,11 +25,17 @@ the map of half of the viewers is a noisier target than that of all, by which th
 ```sh
 gazecore ingest osie path/to/mit1003 --out corpora/mit1003
 gazecore ingest osie path/to/osie --out corpora/osie
-gazecore evaluate corpora/mit1003 --out evaluations/mit1003
+gazecore evaluate corpora/mit1003 --run mit1003/out_of_fold --out evaluations/mit1003
 gazecore evaluate corpora/osie --images held-out --sigma 24 --out evaluations/osie
-python -m benchmarks.results "MIT1003, all images=evaluations/mit1003" \\
-    "OSIE, the images held out from training=evaluations/osie" > docs/results.md
+gazecore evaluate corpora/osie --model mit1003/default.training/pretrained.safetensors \\
+    --images held-out --sigma 24 --out evaluations/osie-alone
+python -m benchmarks.results \\
+    "MIT1003, each image by the fold that has not seen it=evaluations/mit1003" \\
+    "OSIE, images held out from all training=evaluations/osie" \\
+    "The same, a model trained on OSIE alone=evaluations/osie-alone" > docs/results.md
 ```
+
+[model-card.md](model-card.md) has the command that trained the model, which left `mit1003/` behind.
 """
 
 
