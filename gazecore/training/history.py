@@ -81,7 +81,7 @@ class History:
                 axis.xaxis.get_major_locator().set_params(integer=True)
                 axis.spines[["top", "right"]].set_visible(False)
             if len(left.lines) <= 10:
-                right.legend(frameon=False, fontsize="small")
+                right.legend(frameon=False, fontsize="small", bbox_to_anchor=(1, 1))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
         (self._directory / "curves.png").publish(buffer.getvalue())
