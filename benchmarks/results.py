@@ -56,7 +56,7 @@ def section(title: str, summary: Mapping[str, Any]) -> str:
         f"## {title}",
         "",
         f"{summary['images']:,} images, {summary['fixations']:,} fixations, "
-        f"{summary['viewers']} viewers. Model {summary['model']['fingerprint'][:16]}"
+        f"{summary['viewers']} viewers. Model {summary['model']['fingerprint'].split()[-1][:16]}"
         + (
             f", trained on {training['images']:,} images of {training['corpus']} "
             f"({training['fixations']:,} fixations)."
