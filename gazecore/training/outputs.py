@@ -42,8 +42,11 @@ class Outputs:
         """Judge all folds and write the bundle, which is returned as it was written."""
         table = judge_folds(data, folds)
         _publish(self.table, table)
-        write_out_of_fold(self.run, data, folds, bundle.fingerprint)
-        return self._write(dataclasses.replace(bundle, metrics=averages(table)))
+        bundle = dataclasses.replace(bundle, metrics=averages(table))
+        # A bundle has its fingerprint from the file's bytes.
+        fingerprint = parse_bundle(bundle.to_bytes(), self.bundle.uri).fingerprint
+        write_out_of_fold(self.run, data, folds, fingerprint)
+        return self._write(bundle)
 
     def write_held_out(
         self, bundle: ModelBundle, data: TrainingSet, on_image: Callable[[], None]

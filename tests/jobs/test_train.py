@@ -1,5 +1,6 @@
 """`gazecore features` and `gazecore train`: what they leave, and how they go on."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -60,6 +61,9 @@ def test_training_from_features_to_judged_densities(
     assert "training member 3/3 epoch 2/2" in words(crossed.stderr)
     assert "left out: 17.png" in crossed.stdout
     folder = tmp_path / "crossed"
+    run = json.loads((folder / "out_of_fold" / "run.json").read_text())
+    digest = hashlib.sha256((folder / "m.safetensors").read_bytes()).hexdigest()
+    assert run["model"] == f"out of fold: {digest}"
     scores = pq.read_table(folder / "out_of_fold.parquet")
     assert scores.num_rows == 17
     assert sorted(set(scores["fold"].to_pylist())) == [0, 1, 2]
