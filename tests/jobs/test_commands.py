@@ -200,7 +200,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
 def test_models_prints_what_the_default_bundle_holds(gazecore_command: Command) -> None:
     text = words(gazecore_command("models").stdout)
     assert "backbone vgg19-oxford" in text
-    assert "readout 2560 -> 16 -> 32 -> 2 -> 1" in text
+    assert "readout 2560 -> 64 -> 32 -> 2 -> 1, softplus, 10 members" in text
     assert "training: command gazecore train" in text
     assert "reached: out_of_fold_information_gain" in text
 
