@@ -12,7 +12,7 @@ from tests.conftest import make_photo
 from tests.jobs.conftest import ROOT, Command
 from tests.processes import descendants, kill_tree
 
-KILLS = 5
+KILLS = 3
 IMAGES = 240
 
 
@@ -20,7 +20,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_run_that_is_killed_five_times_equals_an_undisturbed_one(
+def test_a_run_that_is_killed_three_times_equals_an_undisturbed_one(
     gazecore_command: Command, tiny_file: str, tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
