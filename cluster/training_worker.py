@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSources
 from gazecore.training.loop import Member, run
-from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
+from gazecore.training.trainer import Epoch, Peers, side_by_side
 
 _WORKER_LIVES = 10
 """How often a member's workers may die before it is given up."""
@@ -82,15 +82,7 @@ def _work(config: Mapping[str, Any]) -> None:
     data = job.sources.open()
     member = job.member
     with side_by_side() as pool:
-        trainer = Trainer(
-            member.start,
-            member.train,
-            member.centerbias,
-            member.config,
-            pool,
-            peers,
-            data.flipped,
-        )
+        trainer = member.trainer(data, pool, peers)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             trainer.restore(_load(checkpoint))

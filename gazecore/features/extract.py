@@ -1,7 +1,6 @@
 """From a shard's images to the rows of a feature cache."""
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -18,24 +17,17 @@ from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row, failed_row
 
 
 class FeatureExtractor:
-    """A backbone on its device, with the threads that feed it."""
+    """A backbone on its device, with the threads that feed it.
+
+    Attributes:
+        extract: `Pipeline.process`: rows of OUTCOMES for every image, of FEATURES for the `ok`.
+    """
 
     def __init__(self, backbone: Backbone, config: ReadingConfig, mirrored: bool = False) -> None:
         """Args: mirrored: mirror the images left to right before the backbone sees them."""
         self.backbone = backbone
         self._mirrored = mirrored
-        self._pipeline = Pipeline(self, config)
-
-    def extract(
-        self,
-        images: pa.Table,
-        *,
-        crashed: frozenset[str] = frozenset(),
-        last_try: bool = False,
-        on_image: Callable[[bool], None] = lambda ok: None,
-    ) -> tuple[list[Row], list[Row]]:
-        """`Pipeline.process`: rows of OUTCOMES for every image, of FEATURES for the `ok` ones."""
-        return self._pipeline.process(images, crashed=crashed, last_try=last_try, on_image=on_image)
+        self.extract = Pipeline(self, config).process
 
     def batch_size(self, height: int, width: int) -> int:
         """See `Stage.batch_size`."""

@@ -14,7 +14,7 @@ from gazecore.corpus.splits import thumbnail
 from gazecore.errors import ImageError
 from gazecore.features.source import ImageFeatures
 from gazecore.images.decode import Limits, NetworkInput, to_network
-from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.fetch import fetch
 from gazecore.model.backbone import Backbone, BackboneSpec
 from gazecore.model.bundle import DisplaySize
 from gazecore.storage import Location
@@ -106,8 +106,6 @@ class LiveFeatures:
                 image = self._read(image_id)
             except ImageError as error:
                 return str(error)
-            except StorageUnavailable:
-                raise
             return (image.height, image.width), thumbnail(Image.fromarray(image.pixels))
 
         with ThreadPoolExecutor(os.cpu_count()) as readers:

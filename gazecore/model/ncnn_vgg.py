@@ -5,6 +5,7 @@ import tempfile
 import numpy as np
 import torch
 
+from gazecore.memory import give_back
 from gazecore.model import vgg
 from gazecore.model.backbone import BackboneSpec, normalise
 
@@ -21,11 +22,12 @@ class NcnnVGG:
         net.opt.num_threads = threads
         # float32 throughout: half precision storage would show in the third digit.
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-        # Pools of our own, which take any free block that is large enough and are emptied when the
-        # image size changes: ncnn's default keeps blocks of every size that it has seen.
+        # Pools of our own, which take a free block of up to twice the size and are emptied when the
+        # image size changes: ncnn's default keeps blocks of every size that it has seen, and taking
+        # any larger block leaves the large layers without theirs.
         self._pools = (ncnn.PoolAllocator(), ncnn.PoolAllocator())
         for pool in self._pools:
-            pool.set_size_compare_ratio(0.0)
+            pool.set_size_compare_ratio(0.5)
         self._shape: tuple[int, ...] = ()
         net.load_param_mem(ncnn_graph(spec.taps, weights))
         with tempfile.NamedTemporaryFile(suffix=".bin") as file:
@@ -52,6 +54,7 @@ class NcnnVGG:
             self._shape = image.shape
             for pool in self._pools:
                 pool.clear()
+            give_back()
         extractor = self._net.create_extractor()
         extractor.set_blob_allocator(self._pools[0])
         extractor.set_workspace_allocator(self._pools[1])

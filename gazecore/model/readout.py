@@ -12,7 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from gazecore.errors import BundleError
 
-_ROWS = 32
+_BAND = {"cpu": 2**20, "cuda": 2**26}
+"""Values of the first layer that are worked on at once: what fits a core's caches, or 256 MB."""
+
 _LARGE = 80.0
 
 
@@ -132,9 +134,10 @@ class Readout(nn.Module):
         later = list(zip(self.weights, self.biases, strict=True))[1:]
         layers = [(kernel.repeat(n, 1, 1), b.repeat(n, 1)[..., None]) for kernel, b in later]
         # In bands of rows: the wide layers then take little memory, and stay in the CPU's caches.
+        band = max(1, _BAND[x.device.type] // (n * members * self.config.widths[0] * width))
         bands = [
             self._pointwise((rows @ x).flatten(2), layers)
-            for rows in torch.split(_bilinear(h, height, x), _ROWS)
+            for rows in torch.split(_bilinear(h, height, x), band)
         ]
         x = blur(torch.cat(bands, dim=2).view(n, members, height, width), self.log_blur.exp())
         x = x + self.centerbias_weight[:, None, None] * centerbias

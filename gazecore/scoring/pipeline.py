@@ -4,8 +4,6 @@ Fetching and decoding run ahead in threads, the network runs in the caller's thr
 made of its output follows in threads, so that the network does not wait.
 """
 
-import contextlib
-import ctypes
 import os
 import threading
 from collections import deque
@@ -21,6 +19,7 @@ import torch
 from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
 from gazecore.images.decode import Limits, NetworkInput, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.memory import share_arenas
 from gazecore.model.bundle import DisplaySize
 
 Row = dict[str, Any]
@@ -32,9 +31,6 @@ NoInput = ImageError | StorageUnavailable
 
 MAX_UNANSWERED = 8
 """Images of a shard that may stay unanswered on the last try, however few others there are."""
-
-_M_ARENA_MAX = -8
-"""glibc's `mallopt` parameter: how many arenas threads share."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class Pipeline(Generic[Computed]):
         self._stage = stage
         self._config = config
         cores = os.cpu_count() or 1
-        _share_arenas()
+        share_arenas()
         self._decoding = threading.Semaphore(config.decoders or max(1, cores // 2))
         self._computing = threading.Lock()
         self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
@@ -203,13 +199,6 @@ class Pipeline(Generic[Computed]):
                 yield [i for i, _ in group], [im for _, im in group]
         for group in held.values():
             yield [i for i, _ in group], [im for _, im in group]
-
-
-def _share_arenas() -> None:
-    """Keep glibc from holding on to what each thread has freed, which can be hundreds of megabytes
-    after a few large images."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:

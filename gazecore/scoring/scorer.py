@@ -1,11 +1,10 @@
 """Scoring a shard: images become densities and their statistics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from gazecore.density.codec import DEFAULT_FACTOR, encode
 from gazecore.density.statistics import statistics
@@ -26,23 +25,17 @@ class ScorerConfig(ReadingConfig):
 
 
 class Scorer:
-    """A model on its device, with the threads that feed it."""
+    """A model on its device, with the threads that feed it.
+
+    Attributes:
+        score: `Pipeline.process`: rows of SCORES for every image, of DENSITIES for the `ok` ones.
+    """
 
     def __init__(self, model: DeepGaze, config: ScorerConfig) -> None:
         self.model = model
         self.config = config
         self._pipeline = Pipeline(self, config)
-
-    def score(
-        self,
-        images: pa.Table,
-        *,
-        crashed: frozenset[str] = frozenset(),
-        last_try: bool = False,
-        on_image: Callable[[bool], None] = lambda ok: None,
-    ) -> tuple[list[Row], list[Row]]:
-        """`Pipeline.process`: rows of SCORES for every image and of DENSITIES for the `ok` ones."""
-        return self._pipeline.process(images, crashed=crashed, last_try=last_try, on_image=on_image)
+        self.score = self._pipeline.process
 
     def batch_size(self, height: int, width: int) -> int:
         """See `Stage.batch_size`."""

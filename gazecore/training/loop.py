@@ -12,7 +12,7 @@ from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig
 from gazecore.training.examples import Example, TrainingSet
 from gazecore.training.objective import judge
-from gazecore.training.trainer import Epoch, Trainer, TrainingConfig, side_by_side
+from gazecore.training.trainer import Epoch, Peers, Trainer, TrainingConfig, side_by_side
 
 _READ_AT_ONCE = 8
 
@@ -74,6 +74,12 @@ class Member:
     centerbias: torch.Tensor
     config: TrainingConfig
 
+    def trainer(self, data: TrainingSet, pool: Executor, peers: Peers = Peers()) -> Trainer:
+        """At the first step; `pool` and `peers` as `Trainer` takes them."""
+        return Trainer(
+            self.start, self.train, self.centerbias, self.config, pool, peers, data.flipped
+        )
+
 
 Report = Callable[[int, Epoch | int], None]
 """Takes a member's number, and an epoch that it ended or how many images it was trained on since
@@ -88,14 +94,7 @@ def train_here(data: TrainingSet, members: list[Member], report: Report) -> list
     found = []
     for member in members:
         with side_by_side() as pool:
-            trainer = Trainer(
-                member.start,
-                member.train,
-                member.centerbias,
-                member.config,
-                pool,
-                flipped=data.flipped,
-            )
+            trainer = member.trainer(data, pool)
             show = functools.partial(report, member.number)
             found.append(run(trainer, data, member.held_out, show, show))
     return found
