@@ -37,6 +37,12 @@ def _fresh_s3() -> None:
     S3FileSystem.clear_instance_cache()
 
 
+@pytest.fixture(autouse=True)
+def _pillows_own_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`decode` sets Pillow's cap for the whole process; one test's must not serve the next."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of recorded fixations and hostile images; only for tests marked `corpora`."""
