@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ray
+from ray._private import ray_constants
 
 from gazecore.errors import InputError, one_line
 
@@ -63,7 +64,9 @@ def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address in (None, "", "local"):
-            # Without a dashboard; Ray's token authentication is on.
+            # Without a dashboard; Ray's token authentication is on. Without this switch Ray takes
+            # 127.0.0.1 for the machine's outer address, and listens on all of them.
+            ray_constants.ENABLE_RAY_CLUSTER = False
             ray.init(
                 address="local",
                 _node_ip_address="127.0.0.1",

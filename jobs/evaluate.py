@@ -37,7 +37,7 @@ class EvaluateOptions:
     out: str
     """Where the results go. Local or any fsspec URI."""
     model: str | None = None
-    """The model bundle to judge: a path or URI; by default the one that the package ships."""
+    """The model bundle to judge: a path, a URI, or `paper`; by default `default`."""
     run: str | None = None
     """Judge the densities of this run, without scoring; images are matched by image_id. With
     --model, which must be the run's, what the model was trained on is known."""

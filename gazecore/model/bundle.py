@@ -27,7 +27,8 @@ DisplaySize = Literal["1024", "native"]
 """The longer side that images are shown at, in pixels; `native` keeps each image's own."""
 
 DEFAULT = "default"
-"""Name of the bundle that the package ships."""
+SHIPPED = (DEFAULT, "paper")
+"""Names of the bundles in the package: the best one, and one with exactly the paper's readout."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load_bundle(uri: str = DEFAULT) -> ModelBundle:
     """Load a bundle.
 
     Args:
-        uri: a path or URI, or `default` for the one that the package ships.
+        uri: a path or URI, or one of SHIPPED.
 
     Raises:
         BundleError: there is none, it is damaged, or it has another format version.
@@ -95,8 +96,8 @@ def load_bundle(uri: str = DEFAULT) -> ModelBundle:
 def read_bundle(uri: str = DEFAULT) -> bytes:
     """A bundle's file, unread; see `load_bundle`."""
     try:
-        if uri == DEFAULT:
-            return (resources.files("gazecore.model") / "default.safetensors").read_bytes()
+        if uri in SHIPPED:
+            return (resources.files("gazecore.model") / f"{uri}.safetensors").read_bytes()
         return Location(uri).read_bytes()
     except OSError as error:
         raise BundleError(f"cannot read model bundle {uri}: {one_line(error)}") from error

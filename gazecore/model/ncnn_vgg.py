@@ -1,5 +1,6 @@
 """VGG-19 in ncnn: the executor on CPUs."""
 
+import os
 import tempfile
 
 import numpy as np
@@ -14,6 +15,8 @@ class NcnnVGG:
     """VGG-19 in ncnn: the executor on CPUs."""
 
     def __init__(self, spec: BackboneSpec, weights: vgg.Weights, threads: int) -> None:
+        # Its threads would spin while they wait for each other: on a busy machine half of the time.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import ncnn
 
         self.spec = spec
