@@ -170,7 +170,9 @@ def test_a_step_equals_the_plain_one(data: TrainingSet, pool: Executor) -> None:
     for ours, theirs in zip(trainer.readout.parameters(), plain.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+        # Sums over the grid in another order: rounding is that of the largest.
+        atol = max(1e-5, 1e-4 * float(theirs.grad.abs().max()))
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=atol)
 
 
 def test_the_best_state_is_kept_and_patience_ends(data: TrainingSet, pool: Executor) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 import gazecore.results.read
 from jobs.__main__ import COMMANDS
 from tests.conftest import make_photo, make_photos
-from tests.jobs.conftest import Command, run_gazecore, words
+from tests.jobs.conftest import Command, run_gazecore, run_here, words
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -31,7 +31,7 @@ class Finished:
     model: str
 
     def gazecore(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run_gazecore(self.folder, *arguments)
+        return run_here(self.folder, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bytes: bytes) -> Fin
     run = Finished(folder, make_photos(folder / "photos"), str(folder / "tiny.safetensors"))
     Path(run.model).write_bytes(tiny_bytes)
     (run.photos / "a" / "broken.png").write_bytes(b"\x89PNG and nothing more")
-    result = run.gazecore(
-        "score", str(run.photos), "--out", "run", "--model", run.model, "--shard-size", "4"
+    result = run_gazecore(
+        folder, "score", str(run.photos), "--out", "run", "--model", run.model, "--shard-size", "4"
     )
     assert result.returncode == 0, result.stderr
     assert "scored 10 failed 1 decode_error" in words(result.stdout)
@@ -129,13 +129,13 @@ def test_another_model_input_or_setting_is_refused_with_its_name(
 
 
 def test_predict_draws_an_overlay_and_prints_numbers(
-    gazecore_command: Command, tiny_file: str, tmp_path: Path
+    gazecore_here: Command, tiny_file: str, tmp_path: Path
 ) -> None:
     make_photo(1, 300, 200).save(tmp_path / "one.jpg")
     (tmp_path / "other").mkdir()
     make_photo(2, 200, 300).save(tmp_path / "other" / "one.jpg")
     (tmp_path / "no.jpg").write_bytes(b"no")
-    result = gazecore_command(
+    result = gazecore_here(
         "predict", "one.jpg", "no.jpg", "other/one.jpg", "--out", "seen", "--model", tiny_file
     )
     assert result.returncode == 1
@@ -175,7 +175,7 @@ def test_lists_with_ids_and_failures_of_every_kind(
 
 
 def test_mistakes_end_in_one_line_and_exit_code_2(
-    gazecore_command: Command, tiny_file: str, tmp_path: Path
+    gazecore_here: Command, tiny_file: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").write_bytes(b"not a bundle")
@@ -191,24 +191,26 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
         (("models", "damaged"), "safetensors"),
         (("scroe",), "scroe"),
     ):
-        result = gazecore_command(*arguments)
+        result = gazecore_here(*arguments)
         assert result.returncode == 2, (arguments, result.stderr)
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
         assert named in result.stderr
 
 
-def test_models_prints_what_the_default_bundle_holds(gazecore_command: Command) -> None:
-    text = words(gazecore_command("models").stdout)
+def test_models_prints_what_the_shipped_bundles_hold(gazecore_here: Command) -> None:
+    paper = words(gazecore_here("models", "paper").stdout)
+    assert "readout 2560 -> 16 -> 32 -> 2 -> 1, relu, 10 members" in paper
+    text = words(gazecore_here("models").stdout)
     assert "backbone vgg19-oxford" in text
     assert "readout 2560 -> 64 -> 32 -> 2 -> 1, softplus, 10 members" in text
     assert "training: command gazecore train" in text
     assert "reached: out_of_fold_information_gain" in text
 
 
-def test_every_command_explains_itself(gazecore_command: Command) -> None:
+def test_every_command_explains_itself(gazecore_command: Command, gazecore_here: Command) -> None:
     overview = gazecore_command("--help").stdout
     for command in COMMANDS:
         assert command in overview
-        result = gazecore_command(command, "--help")
+        result = gazecore_here(command, "--help")
         assert result.returncode == 0
         assert f"usage: gazecore {command}" in result.stdout

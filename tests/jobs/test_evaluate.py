@@ -80,11 +80,9 @@ def test_a_model_is_scored_judged_and_continued(
         (["--out", "photos"], "which is of no evaluation"),
     ],
 )
-def test_mistakes(
-    gazecore_command: Command, corpus: str, arguments: list[str], message: str
-) -> None:
+def test_mistakes(gazecore_here: Command, corpus: str, arguments: list[str], message: str) -> None:
     out = [] if "--out" in arguments else ["--out", "out"]
-    found = gazecore_command("evaluate", corpus, *out, *arguments)
+    found = gazecore_here("evaluate", corpus, *out, *arguments)
     assert found.returncode == 2
     assert message in words(found.stdout + found.stderr)
     assert "Traceback" not in found.stderr

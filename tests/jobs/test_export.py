@@ -55,9 +55,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_a_run_as_model_and_as_maps(
-    h5py: Any, scored: Run, gazecore_command: Command, tmp_path: Path
+    h5py: Any, scored: Run, gazecore_here: Command, tmp_path: Path
 ) -> None:
-    made = gazecore_command("export", "run", "--format", "pysaliency", "--out", "new/model.hdf5")
+    made = gazecore_here("export", "run", "--format", "pysaliency", "--out", "new/model.hdf5")
     assert made.returncode == 0, made.stderr
     assert f"10 densities in {tmp_path}/new/model.hdf5" in words(made.stdout)
     assert "left out: 1 images that failed" in made.stdout
@@ -66,14 +66,14 @@ def test_a_run_as_model_and_as_maps(
     with h5py.File(tmp_path / "new" / "model.hdf5") as file:
         for image_id, log_density in densities.items():
             assert np.array_equal(file[image_id][:], log_density)
-    made = gazecore_command("export", "run", "--format", "png", "--out", "maps", "--map", "ranks")
+    made = gazecore_here("export", "run", "--format", "png", "--out", "maps", "--map", "ranks")
     assert made.returncode == 0, made.stderr
     assert "10 densities in" in made.stdout
     for image_id, log_density in densities.items():
         with Image.open((tmp_path / "maps" / image_id).with_suffix(".png")) as picture:
             assert picture.size == log_density.shape[::-1]
             assert len(np.unique(picture)) == 256
-    assert gazecore_command("verify", "run").returncode == 0
+    assert gazecore_here("verify", "run").returncode == 0
 
 
 def test_a_run_that_is_not_finished_is_exported_on_demand(
