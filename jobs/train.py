@@ -47,7 +47,7 @@ class TrainOptions:
     """Horizontal flips: for each CACHE the one that `gazecore features --mirrored` made. An image
     is then mirrored by chance in each epoch. It gained nothing out of fold on MIT1003."""
     init: str | None = None
-    """Fine-tune: a bundle (`default`, a path, ...) whose members the new ones start from, in turn."""
+    """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn."""
     pretrain: str | None = None
     """Train on this cache first: --members readouts, from which the others start in turn. The first
     of its --parts is held out."""
