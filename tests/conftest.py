@@ -51,6 +51,11 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bytes() -> bytes:
+    """`tiny_bundle`, made once."""
+    return tiny_bundle()
+
+
+def tiny_bundle() -> bytes:
     """A bundle over the tiny backbone: two members with fixed random weights."""
     torch.manual_seed(3)
     readout = Readout(ReadoutConfig(TINY_SPEC.channels, members=2)).eval().requires_grad_(False)
