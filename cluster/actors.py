@@ -1,5 +1,8 @@
 """The actor that works on shards. What it does there is its job's: see `cluster.work`."""
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -38,6 +41,7 @@ class ShardActor:
     """Loads the network once, then processes shards and commits them."""
 
     def __init__(self, job: Job) -> None:
+        threading.Thread(target=_end_with_the_node, args=[os.getppid()], daemon=True).start()
         self._work = job.start()
         self._unfinished: dict[int, list[int]] = {}
 
@@ -75,6 +79,17 @@ class ShardActor:
     def progress(self) -> dict[int, tuple[int, int]]:
         """Images (ok, failed) so far of each shard that is not committed yet."""
         return {shard: (ok, failed) for shard, (ok, failed) in list(self._unfinished.items())}
+
+
+def _end_with_the_node(raylet: int) -> None:
+    """End this process soon after Ray's on this node.
+
+    Where a node was frozen and given up, Ray ends its own process when it wakes, but not (2.60) the
+    actors: they would hold their GPUs, and work on shards that others do again, for good.
+    """
+    while os.getppid() == raylet:
+        time.sleep(1)
+    os._exit(1)
 
 
 def start_actor(job: ray.ObjectRef, gpus: float, cpus: int) -> "ray.actor.ActorHandle":
