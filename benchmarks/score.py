@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.environment import report
 from benchmarks.photos import sample_photos
-from cluster.actors import ScoringJob
 from cluster.pool import Tally
 from cluster.session import ClusterConfig, connected, plan_layout
 from cluster.shards import work_off
+from cluster.work import ScoringJob
 from gazecore.images.decode import Limits, to_network
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import load_bundle, read_bundle

@@ -1,27 +1,19 @@
-"""The actor that holds a network and works on shards."""
+"""The actor that works on shards. What it does there is its job's: see `cluster.work`."""
 
-import functools
+import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import ray
 
-from gazecore.features.cache import CacheDirectory
-from gazecore.features.extract import FeatureExtractor, commit_features
-from gazecore.model.backbone import BackboneSpec, load_backbone
-from gazecore.model.bundle import parse_bundle
-from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.plan import Shard
-from gazecore.results.run import open_run
-from gazecore.results.write import commit_shard
-from gazecore.scoring.pipeline import ReadingConfig, Row
-from gazecore.scoring.scorer import Scorer, ScorerConfig
-from gazecore.storage import Location
-
 SHARDS_AT_ONCE = 2
 """Shards in work in one actor: while one is computed, the other is read or written."""
+
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,113 +25,47 @@ class Work:
         commit: publishes a shard's outcomes and results.
     """
 
-    process: Callable[..., tuple[list[Row], list[Row]]]
-    commit: Callable[[int, list[Row], list[Row]], None]
+    process: Callable[..., tuple[Rows, Rows]]
+    commit: Callable[[int, Rows, Rows], None]
 
 
 class Job(Protocol):
-    """What an actor builds its work from; it is sent to every actor."""
+    """What an actor builds its work from. It reaches each node once, through Ray's object store."""
 
     def start(self) -> Work:
         """Load the network."""
         ...
 
 
-@dataclass(frozen=True)
-class ScoringJob:
-    """Images become densities in a run directory.
-
-    Attributes:
-        run: URI of the run directory.
-        bundle: the model bundle's bytes, so that every node has the same one.
-        backbone_source: where the backbone's weights come from, or None for its own package.
-        threads: CPU threads.
-        gpu: compute on the GPU that Ray assigned.
-        scorer: how images are scored.
-    """
-
-    run: str
-    bundle: bytes
-    backbone_source: str | None
-    threads: int
-    gpu: bool
-    scorer: ScorerConfig
-
-    def start(self) -> Work:
-        """Load the model."""
-        model = DeepGaze.load(
-            parse_bundle(self.bundle, "the model bundle"),
-            device="cuda" if self.gpu else "cpu",
-            backbone_source=self.backbone_source,
-            threads=self.threads,
-            compiled=self.gpu,
-        )
-        run = open_run(Location(self.run))
-        return Work(Scorer(model, self.scorer).score, functools.partial(commit_shard, run))
-
-
-@dataclass(frozen=True)
-class FeatureJob:
-    """Images become features in a cache.
-
-    Attributes:
-        cache: URI of the cache's directory.
-        shard_size: images per shard.
-        backbone: which features.
-        backbone_source, threads, gpu: as in `ScoringJob`.
-        reading: how images are read.
-        mirrored: see `FeatureExtractor`.
-    """
-
-    cache: str
-    shard_size: int
-    backbone: BackboneSpec
-    backbone_source: str | None
-    threads: int
-    gpu: bool
-    reading: ReadingConfig
-    mirrored: bool
-
-    def start(self) -> Work:
-        """Load the backbone."""
-        backbone = load_backbone(
-            self.backbone,
-            device="cuda" if self.gpu else "cpu",
-            source=self.backbone_source,
-            threads=self.threads,
-            compiled=self.gpu,
-        )
-        extract = FeatureExtractor(backbone, self.reading, self.mirrored).extract
-        cache = CacheDirectory(Location(self.cache), self.shard_size)
-        return Work(extract, functools.partial(commit_features, cache))
-
-
 class ShardActor:
     """Loads the network once, then processes shards and commits them."""
 
     def __init__(self, job: Job) -> None:
+        threading.Thread(target=_end_with_the_node, args=[os.getppid()], daemon=True).start()
         self._work = job.start()
         self._unfinished: dict[int, list[int]] = {}
 
-    def ready(self) -> None:
-        """Return once the network is loaded."""
+    def ready(self) -> str:
+        """Return once the network is loaded: the id of the node that this runs on."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
 
     def process(
-        self, shard: Shard, crashed: frozenset[str], last_try: bool
+        self, shard: int, images: pa.Table, crashed: frozenset[str], last_try: bool
     ) -> dict[str | None, int]:
         """Process and commit a shard; returns how many images ended with each error (None: ok)."""
-        counts = self._unfinished[shard.number] = [0, 0]
+        counts = self._unfinished[shard] = [0, 0]
 
         def on_image(ok: bool) -> None:
             counts[0 if ok else 1] += 1
 
         try:
             outcomes, results = self._work.process(
-                shard.images, crashed=crashed, last_try=last_try, on_image=on_image
+                images, crashed=crashed, last_try=last_try, on_image=on_image
             )
-            self._work.commit(shard.number, outcomes, results)
+            self._work.commit(shard, outcomes, results)
         finally:
-            del self._unfinished[shard.number]
+            del self._unfinished[shard]
         errors: dict[str | None, int] = {}
         for row in outcomes:
             errors[row.get("error")] = errors.get(row.get("error"), 0) + 1
@@ -153,6 +79,17 @@ class ShardActor:
     def progress(self) -> dict[int, tuple[int, int]]:
         """Images (ok, failed) so far of each shard that is not committed yet."""
         return {shard: (ok, failed) for shard, (ok, failed) in list(self._unfinished.items())}
+
+
+def _end_with_the_node(raylet: int) -> None:
+    """End this process soon after Ray's on this node.
+
+    Where a node was frozen and given up, Ray ends its own process when it wakes, but not (2.60) the
+    actors: they would hold their GPUs, and work on shards that others do again, for good.
+    """
+    while os.getppid() == raylet:
+        time.sleep(1)
+    os._exit(1)
 
 
 def start_actor(job: ray.ObjectRef, gpus: float, cpus: int) -> "ray.actor.ActorHandle":

@@ -1,4 +1,9 @@
-"""A pool of actors: replaced when they die, given work once they are ready."""
+"""A pool of actors: replaced when they die, given work once they are ready.
+
+It grows and shrinks with the cluster. Actors of a node that is about to be taken away (`ray
+drain-node`, SIGTERM to `ray start --block`, an autoscaler) finish what they have begun and get
+nothing new, while others start elsewhere.
+"""
 
 import time
 from collections.abc import Callable, Iterable
@@ -6,10 +11,10 @@ from dataclasses import dataclass, field
 
 import ray
 import structlog
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cluster.actors import SHARDS_AT_ONCE, Job, start_actor
-from cluster.session import ActorLayout
+from cluster.session import ActorLayout, draining_nodes, nodes_in_use
 from gazecore.errors import RunFailed, one_line
 
 MAX_START_FAILURES = 3
@@ -17,6 +22,12 @@ MAX_START_FAILURES = 3
 
 WARN_EVERY = 30.0
 """Seconds between words about actors that wait for room."""
+
+LOOK_EVERY = 2.0
+"""Seconds between looks at the cluster's nodes."""
+
+MAX_TOO_FEW = 3600.0
+"""Seconds that a run goes on with fewer actors than it was told to."""
 
 log = structlog.get_logger()
 
@@ -65,6 +76,7 @@ class Slot:
     Attributes:
         actor: the one that holds the place now.
         is_ready: whether it has loaded its model.
+        node: id of the node that it is on, once it is ready.
         shards: numbers of the shards that it works on.
         counts: its last word on progress, shard to images (ok, failed).
     """
@@ -77,7 +89,7 @@ class Slot:
     def replace(self) -> None:
         """Start an actor, in the place of one that died if there was one."""
         self.actor = self._start()
-        self.is_ready = False
+        self.is_ready, self.node = False, ""
         self.counts: dict[int, tuple[int, int]] = {}
         self._ready = self.actor.ready.remote()
         self._progress: ray.ObjectRef | None = None
@@ -86,12 +98,12 @@ class Slot:
         """Whether the actor became ready just now. Raises what it died of while it started."""
         if self.is_ready or not ray.wait([self._ready], timeout=0)[0]:
             return False
-        ray.get(self._ready)
+        self.node = ray.get(self._ready)
         self.is_ready = True
         return True
 
     def poll_progress(self) -> None:
-        """Pick up the last answer on progress and ask again; never waits."""
+        """Pick up the last answer on progress and ask again; never waits. Raises ActorDiedError."""
         if not self.is_ready:
             return
         if self._progress is not None:
@@ -100,13 +112,21 @@ class Slot:
                 return
             try:
                 self.counts = ray.get(ready[0])
+            except ActorDiedError:
+                raise
             except RayError:
                 self.counts = {}
         self._progress = self.actor.progress.remote()
 
 
 class Pool:
-    """Slots for as many actors as the layout says, some of which may still wait for room."""
+    """Slots for the actors that the layout asks for, some of which may still wait for room.
+
+    Attributes:
+        slots: those that are given work.
+        has_more: whether there is work that no actor has; without it, none is started or waited for
+            beyond the first.
+    """
 
     def __init__(
         self,
@@ -115,20 +135,26 @@ class Pool:
         tally: Tally,
         report: Callable[[Tally], None],
     ) -> None:
+        # Put once: the object store brings it to each node once, for all actors there.
         shared = ray.put(job)
         self._layout, self._tally, self._report = layout, tally, report
+        self._start = lambda: start_actor(shared, layout.gpus, layout.cpus)
         self._start_failures = 0
-        self._warned = time.monotonic()
-        self.slots = [
-            Slot(lambda: start_actor(shared, layout.gpus, layout.cpus))
-            for _ in range(layout.actors)
-        ]
+        self.slots: list[Slot] = []
+        self._leaving: list[Slot] = []
+        self._gone: set[Slot] = set()
+        self.has_more = True
+        self._enough = time.monotonic()
+        self._warned: float | None = None
+        self._looked = -LOOK_EVERY
+        self._look()
 
     def tick(self) -> None:
-        """See which actors have started, collect progress and report it.
+        """See which actors have started, which must leave, collect progress and report it.
 
         Raises:
-            RunFailed: actors cannot load the model, or keep dying while they start.
+            RunFailed: actors cannot load the model, keep dying while they start, or have been too
+                few for too long.
         """
         for slot in self.slots:
             try:
@@ -136,21 +162,63 @@ class Pool:
                     self._start_failures = 0
             except (RayActorError, RayTaskError, OutOfMemoryError) as error:
                 self._failed_to_start(slot, error)
-            slot.poll_progress()
-        working = [
-            count for slot in self.slots for shard, count in slot.counts.items()
-            if shard in slot.shards
-        ]  # fmt: skip
+        working = []
+        for slot in (*self.slots, *self._leaving):
+            try:
+                slot.poll_progress()
+            except ActorDiedError as error:
+                self.lost(slot, slot.actor, error)
+            working += [count for shard, count in slot.counts.items() if shard in slot.shards]
         self._tally.unfinished = (sum(ok for ok, _ in working), sum(bad for _, bad in working))
         self._report(self._tally)
-        waiting = sum(not slot.is_ready for slot in self.slots)
-        if waiting and time.monotonic() - self._warned >= WARN_EVERY:
-            self._warned = time.monotonic()
-            available = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._look()
+
+    def _look(self) -> None:
+        """Follow the cluster: let go of nodes that leave, and have as many actors as it may."""
+        self._looked = time.monotonic()
+        leaving = draining_nodes()
+        for slot in [slot for slot in self.slots if slot.node in leaving]:
+            log.warning("node_drains", node=slot.node, shards_to_finish=sorted(slot.shards))
+            self.slots.remove(slot)
+            self._leaving.append(slot)
+        for slot in [slot for slot in self._leaving if not slot.shards]:
+            ray.kill(slot.actor)  # the node waits for it
+            self._leaving.remove(slot)
+        room = self._layout.room(nodes_in_use())
+        wanted = max(1, room if self._layout.actors is None else self._layout.actors)
+        ready = sum(slot.is_ready for slot in self.slots)
+        if not self.has_more:
+            wanted = min(wanted, max(1, ready))
+        while len(self.slots) < wanted:
+            self.slots.append(Slot(self._start))
+        unneeded = [slot for slot in self.slots if not slot.is_ready][wanted - len(self.slots) :]
+        for slot in unneeded if wanted < len(self.slots) else ():
+            ray.kill(slot.actor)
+            self.slots.remove(slot)
+        self._check_enough(ready, room)
+
+    def _check_enough(self, ready: int, room: int) -> None:
+        """Say so where actors wait for room; end the run where they were too few for too long."""
+        now, least = time.monotonic(), self._layout.least
+        if ready >= least or not self.has_more:
+            self._enough = now
+        if now - self._enough >= MAX_TOO_FEW:
+            raise RunFailed(
+                f"only {ready} of at least {least} actors have been at work for "
+                f"{MAX_TOO_FEW / 60:.0f} minutes: the same command continues, once there are nodes"
+            )
+        if ready >= (least or len(self.slots)):
+            self._warned = now
+        elif self._warned is None:
+            # Actors need time to start; but where no node can take one, people know at once.
+            self._warned = now - WARN_EVERY if not room else now
+        if now - (self._warned or now) >= WARN_EVERY:
+            self._warned = now
             log.warning(
-                "waiting_for_room", actors_waiting=waiting, actors=len(self.slots),
+                "waiting_for_room", actors_waiting=len(self.slots) - ready, actors=len(self.slots),
                 gpus_per_actor=self._layout.gpus, cpus_per_actor=self._layout.cpus,
-                cluster=available,
+                cluster={k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")},
             )  # fmt: skip
 
     def free_slot(self) -> Slot | None:
@@ -185,15 +253,24 @@ class Pool:
             pass
         return outcome_of(ref)
 
-    def lost(self, slot: Slot, actor: "ray.actor.ActorHandle", error: Exception) -> None:
-        """An actor died: replace it, unless it has been already."""
-        if slot.actor is actor:
+    def lost(self, slot: Slot, actor: "ray.actor.ActorHandle", error: Exception) -> bool:
+        """An actor died: replace it, unless it has been already.
+
+        Returns whether its work may be to blame, and not the end of a node that had been announced.
+        """
+        if slot.actor is actor and slot not in self._gone:
             self._tally.deaths += 1
             log.warning("actor_died", reason=one_line(error, 160))
-            slot.replace()
+            if slot in self._leaving:
+                self._leaving.remove(slot)
+                self._gone.add(slot)
+            else:
+                slot.replace()
+        return not (slot in self._gone or getattr(error, "preempted", False))
 
     def _failed_to_start(self, slot: Slot, error: Exception) -> None:
-        self._start_failures += 1
+        if "node has died" not in str(error):
+            self._start_failures += 1
         reason = str(error).strip().splitlines()[-1].strip()
         raised = isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False)
         if raised or self._start_failures >= MAX_START_FAILURES:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import ray
 from ray._private import ray_constants
+from ray._private.state import state as ray_state  # draining nodes are told nowhere else
 
 from gazecore.errors import InputError, one_line
 
@@ -15,8 +16,11 @@ from gazecore.errors import InputError, one_line
 class ClusterConfig:
     """Which cluster computes, and on how much of it."""
 
-    actors: int | None = None
-    """How many actors hold a model. By default one per GPU, or without GPUs one per machine."""
+    actors: str | None = None
+    """How many actors hold a model: 8, or 2:16 for 16 at most and an end of the run once fewer than
+    2 have been at work for an hour. Work begins with the first; a cluster that grows on demand
+    brings the nodes. By default one per GPU, or without GPUs one per machine, as machines come and
+    go."""
     gpus_per_actor: float | None = None
     """GPUs of each actor; 0.5 puts two on a GPU, 0 computes on CPUs. By default 1 where the cluster
     has GPUs."""
@@ -24,10 +28,27 @@ class ClusterConfig:
     """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
 
     def __post_init__(self) -> None:
-        if self.actors is not None and self.actors < 1:
-            raise InputError(f"--actors must be positive, not {self.actors}")
-        if self.gpus_per_actor is not None and self.gpus_per_actor < 0:
-            raise InputError(f"--gpus-per-actor must not be negative, not {self.gpus_per_actor:g}")
+        self.bounds()
+        gpus = self.gpus_per_actor
+        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus % 1)):
+            raise InputError(
+                f"--gpus-per-actor must be a part of 1 or a whole number, not {gpus:g}"
+            )
+
+    def bounds(self) -> tuple[int, int | None]:
+        """The fewest actors that a run goes on with, and the most; None: what there is room for."""
+        if self.actors is None:
+            return 0, None
+        least, _, most = self.actors.rpartition(":")
+        try:
+            bounds = int(least or 0), int(most)
+        except ValueError:
+            bounds = -1, 0
+        if not 0 <= bounds[0] <= bounds[1] or not bounds[1]:
+            raise InputError(
+                f"--actors must be a positive number, or a range like 2:16, not {self.actors}"
+            )
+        return bounds
 
 
 @dataclass(frozen=True)
@@ -35,14 +56,55 @@ class ActorLayout:
     """How many actors hold a model, and what each one occupies.
 
     Attributes:
-        actors: how many.
+        actors: how many at most; None: what the cluster has room for, as it grows and shrinks.
         gpus: of each actor, 0 for CPU actors; a fraction puts several on one GPU.
         cpus: of each actor, reserved and used.
+        least: how few are too few to go on with for long.
     """
 
-    actors: int
+    actors: int | None
     gpus: float
     cpus: int
+    least: int = 0
+
+    def room(self, nodes: list["Node"]) -> int:
+        """How many such actors these nodes hold: on CPUs one on each, on GPUs as many as fit."""
+        if not self.gpus:
+            return sum(node.cpus >= self.cpus for node in nodes)
+        return sum(
+            min(actors_on_gpus(node.gpus, self.gpus), int(node.cpus // self.cpus)) for node in nodes
+        )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster: its id, its cores and its GPUs."""
+
+    node_id: str
+    cpus: float
+    gpus: float
+
+
+def actors_on_gpus(gpus: float, per_actor: float) -> int:
+    """How many actors fit on GPUs of one machine; an actor of less than one lies on one."""
+    if per_actor < 1:
+        return int(gpus) * int(1 / per_actor + 1e-9)
+    return int(gpus // per_actor)
+
+
+def nodes_in_use() -> list[Node]:
+    """The machines of the cluster that take work: alive, and not about to be taken away."""
+    draining = draining_nodes()
+    return [
+        Node(node["NodeID"], node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in draining
+    ]
+
+
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that were told to end, such as spot machines that were given notice."""
+    return set(ray_state.get_draining_nodes())
 
 
 @contextlib.contextmanager
@@ -98,26 +160,23 @@ def plan_layout(config: ClusterConfig, can_grow: bool = False) -> ActorLayout:
     Raises:
         InputError: there is nothing to compute on.
     """
-    actors, gpus_per_actor = config.actors, config.gpus_per_actor
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpu_nodes = [node for node in nodes if node.get("GPU")]
+    (least, most), gpus_per_actor = config.bounds(), config.gpus_per_actor
+    nodes = nodes_in_use()
+    gpu_nodes = [node for node in nodes if node.gpus]
     gpus = gpus_per_actor if gpus_per_actor is not None else float(bool(gpu_nodes))
     if gpus and not gpu_nodes and not can_grow:
         raise InputError("--gpus-per-actor asks for GPUs, and this machine has none")
     if gpus:
-        if not gpu_nodes and actors is None:
-            raise InputError("the cluster has no GPU node yet: say how many with --actors")
-        slots = sum(int(node["GPU"] / gpus) for node in gpu_nodes)
-        # Cores are shared out among the actors that a node's GPUs take.
-        share = min((node.get("CPU", 1) * gpus / node["GPU"] for node in gpu_nodes), default=1)
-        return ActorLayout(actors or max(1, slots), gpus, max(1, int(share)))
-    cpu_nodes = [node for node in nodes if node.get("CPU")]
-    if not cpu_nodes and (actors is None or gpus_per_actor is None):
+        # Cores are shared out among the actors that a node's GPUs take. Of machines that join later
+        # it is not known how many cores they have, so that an actor must do with one.
+        shares = [int(node.cpus // max(1, actors_on_gpus(node.gpus, gpus))) for node in gpu_nodes]
+        return ActorLayout(most, gpus, max(1, min(shares)) if not can_grow else 1, least)
+    cpu_nodes = [node for node in nodes if node.cpus]
+    if not cpu_nodes and (most is None or gpus_per_actor is None):
         raise InputError(
-            "the cluster has no node to compute on yet: "
-            "say what should come with --actors and --gpus-per-actor"
+            "the cluster has no node to compute on yet: say what will come with --gpus-per-actor "
+            "(and, for nodes without GPUs, --actors)"
         )
-    count = actors or max(1, len(cpu_nodes))
-    per_node = -(-count // max(1, len(cpu_nodes)))
-    smallest = min((node["CPU"] for node in cpu_nodes), default=1)
-    return ActorLayout(count, 0, max(1, int(smallest / per_node)))
+    per_node = -(-most // max(1, len(cpu_nodes))) if most else 1
+    smallest = min((node.cpus for node in cpu_nodes), default=1)
+    return ActorLayout(most, 0, max(1, int(smallest / per_node)), least)

@@ -35,6 +35,9 @@ MAX_SUSPECTS = 100
 SINGLE_TRIES = 3
 """How often a single image must end its process, alone, before it is called crashed."""
 
+_ALONE = -1
+"""Stands for a shard's number while images are tried alone."""
+
 log = structlog.get_logger()
 
 
@@ -102,6 +105,7 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
         while (slot := pool.free_slot()) and (task := queue.pop()):
             slot.shards.add(task.shard.number)
             flying[_call(slot, task, frozenset())] = (slot, slot.actor, task)
+        pool.has_more = not queue.is_empty()
         for ref in pool.wait(flying):
             slot, actor, task = flying.pop(ref)
             slot.shards.discard(task.shard.number)
@@ -109,8 +113,7 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
             if isinstance(outcome, dict):
                 tally.add(outcome)
             elif is_death(outcome):
-                pool.lost(slot, actor, outcome)
-                task.deaths += 1
+                task.deaths += pool.lost(slot, actor, outcome)
                 (queue.again if task.deaths < MAX_DEATHS else suspects).append(task)
                 if len(suspects) > MAX_SUSPECTS:
                     raise RunFailed(
@@ -123,7 +126,9 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
 
 
 def _call(slot: Slot, task: _Task, crashed: frozenset[str]) -> ray.ObjectRef:
-    return slot.actor.process.remote(task.shard, crashed, task.errors == MAX_ERRORS - 1)
+    return slot.actor.process.remote(
+        task.shard.number, task.shard.images, crashed, task.errors == MAX_ERRORS - 1
+    )
 
 
 def _process_alone(pool: Pool, task: _Task, tally: Tally) -> None:
@@ -140,8 +145,8 @@ def _process_alone(pool: Pool, task: _Task, tally: Tally) -> None:
             tally.add(outcome)
             return
         if is_death(outcome):
-            pool.lost(slot, actor, outcome)
-            crashed |= _find_killers(pool, task.shard.images, crashed)
+            if pool.lost(slot, actor, outcome):
+                crashed |= _find_killers(pool, task.shard.images, crashed)
         elif _give_up(task, outcome, tally):
             return
     tally.failed_shards[task.shard.number] = "it keeps losing its actor, though no image does alone"
@@ -164,13 +169,16 @@ def _find_killers(pool: Pool, images: pa.Table, known: frozenset[str]) -> frozen
 
 
 def _survives(pool: Pool, images: pa.Table) -> bool:
-    slot = pool.ready_slot()
-    actor = slot.actor
-    outcome = pool.finish(actor.survive.remote(images))
-    if isinstance(outcome, Exception) and is_death(outcome):
-        pool.lost(slot, actor, outcome)
-        return False
-    return True
+    while True:
+        slot = pool.ready_slot()
+        actor = slot.actor
+        slot.shards.add(_ALONE)
+        outcome = pool.finish(actor.survive.remote(images))
+        slot.shards.discard(_ALONE)
+        if not (isinstance(outcome, Exception) and is_death(outcome)):
+            return True
+        if pool.lost(slot, actor, outcome):
+            return False
 
 
 def _give_up(task: _Task, error: Exception, tally: Tally) -> bool:

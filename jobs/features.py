@@ -7,15 +7,15 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.actors import FeatureJob
 from cluster.pool import Tally
 from cluster.progress import ProgressReport, configure_logging, summary_rows
 from cluster.session import ClusterConfig, connected, plan_layout
 from cluster.shards import work_off
+from cluster.work import FeatureJob
 from gazecore.corpus.schema import load_corpus
 from gazecore.features.cache import CacheSettings, begin_cache
 from gazecore.images.decode import Limits
-from gazecore.model.backbone import make_spec
+from gazecore.model.backbone import make_spec, weights_to_send
 from gazecore.model.bundle import DisplaySize
 from gazecore.results.plan import images_in
 from gazecore.scoring.pipeline import ReadingConfig
@@ -66,6 +66,7 @@ def features(options: FeaturesOptions) -> int:
     cache, plan = begin_cache(Location(options.out), load_corpus(options.corpus), settings)
     done, tally = images_in(cache, cache.shards_done()), Tally()
     if done < plan.images:
+        weights = weights_to_send(spec, options.backbone_weights)
         with (
             connected(options.cluster.address) as can_grow,
             ProgressReport("features", plan.images, err, done) as report,
@@ -75,7 +76,7 @@ def features(options: FeaturesOptions) -> int:
                 cache.location.uri,
                 cache.shard_size,
                 spec,
-                options.backbone_weights,
+                weights,
                 threads=layout.cpus,
                 gpu=layout.gpus > 0,
                 reading=ReadingConfig(options.display_size, options.limits),

@@ -9,15 +9,16 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.actors import ScoringJob
 from cluster.pool import Tally
 from cluster.progress import ProgressReport, configure_logging, summary_rows
 from cluster.session import ClusterConfig, connected, plan_layout
 from cluster.shards import work_off
+from cluster.work import ScoringJob
 from gazecore.density.codec import DEFAULT_FACTOR
 from gazecore.errors import InputError
 from gazecore.images.decode import Limits
 from gazecore.images.listing import absolute_input, list_images
+from gazecore.model.backbone import weights_to_send
 from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
 from gazecore.results.plan import images_in, update_plan
 from gazecore.results.run import RunSettings, begin_run
@@ -93,6 +94,7 @@ def score(options: ScoreOptions) -> int:
         done = images_in(run, run.shards_done())
     tally = Tally()
     if done < plan.images:
+        weights = weights_to_send(bundle.backbone, options.backbone_weights)
         with (
             connected(options.cluster.address) as can_grow,
             ProgressReport("scoring", plan.images, err, done) as report,
@@ -103,7 +105,7 @@ def score(options: ScoreOptions) -> int:
                 ScoringJob(
                     run=run.location.uri,
                     bundle=bundle_bytes,
-                    backbone_source=options.backbone_weights,
+                    weights=weights,
                     threads=layout.cpus,
                     gpu=layout.gpus > 0,
                     scorer=ScorerConfig(

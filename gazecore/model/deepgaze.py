@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gazecore.model.backbone import STRIDE, Backbone, load_backbone
+from gazecore.model.backbone import STRIDE, Backbone, SentWeights, load_backbone
 from gazecore.model.bundle import DisplaySize, ModelBundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
@@ -68,7 +68,7 @@ class DeepGaze:
         *,
         device: str = "auto",
         executor: str = "auto",
-        backbone_source: str | None = None,
+        backbone_source: str | SentWeights | None = None,
         threads: int | None = None,
         compiled: bool = False,
     ) -> "DeepGaze":

@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 import cluster.actors
-from cluster.actors import ScoringJob, ShardActor
+from cluster.actors import ShardActor
 from cluster.pool import Tally
-from cluster.session import ActorLayout, ClusterConfig, plan_layout
+from cluster.session import ActorLayout, ClusterConfig, Node, nodes_in_use, plan_layout
 from cluster.shards import work_off
+from cluster.work import ScoringJob
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.decode import Limits
 from gazecore.images.listing import list_images
@@ -230,16 +231,37 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
 
 def test_layout_follows_the_cluster_and_refuses_nonsense() -> None:
     cores = int(ray.cluster_resources()["CPU"])
-    assert plan_layout(ClusterConfig(1, 0)) == ActorLayout(1, 0.0, cores)
-    assert plan_layout(ClusterConfig(cores, 0)) == ActorLayout(cores, 0, 1)
+    assert plan_layout(ClusterConfig("1", 0)) == ActorLayout(1, 0.0, cores)
+    assert plan_layout(ClusterConfig(f"{cores}", 0)) == ActorLayout(cores, 0, 1)
+    assert plan_layout(ClusterConfig(f"1:{cores}", 0)) == ActorLayout(cores, 0, 1, least=1)
     if "GPU" not in ray.cluster_resources():
-        assert plan_layout(ClusterConfig(None, None)) == ActorLayout(1, 0.0, cores)
-        assert plan_layout(ClusterConfig(3, 0.5), can_grow=True) == ActorLayout(3, 0.5, 1)
+        assert plan_layout(ClusterConfig()) == ActorLayout(None, 0.0, cores)
+        assert ActorLayout(None, 0.0, cores).room(nodes_in_use()) == 1
+        assert plan_layout(ClusterConfig("3", 0.5), can_grow=True) == ActorLayout(3, 0.5, 1)
+        assert plan_layout(ClusterConfig(None, 1), can_grow=True) == ActorLayout(None, 1, 1)
         with pytest.raises(InputError, match="has none"):
-            plan_layout(ClusterConfig(3, 0.5))
+            plan_layout(ClusterConfig("3", 0.5))
+    for actors in ("0", "0:0", "16:2", "-1:4", "two", "2:", ":", "1:2:3", ""):
         with pytest.raises(InputError, match="--actors"):
-            plan_layout(ClusterConfig(None, 1), can_grow=True)
-    with pytest.raises(InputError, match="--actors"):
-        ClusterConfig(0)
-    with pytest.raises(InputError, match="--gpus-per-actor"):
-        ClusterConfig(None, -1)
+            ClusterConfig(actors)
+    for gpus in (-1, 1.5):
+        with pytest.raises(InputError, match="--gpus-per-actor"):
+            ClusterConfig(None, gpus)
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_actor", "nodes", "room"),
+    [
+        (1, [(8, 2), (8, 0), (2, 4)], 4),  # the last has fewer cores than GPUs
+        (0.5, [(8, 2)], 4),
+        (0.4, [(8, 2)], 4),  # not five: an actor lies on one GPU
+        (0.1, [(16, 1)], 10),
+        (2, [(8, 3)], 1),
+        (0, [(8, 2), (4, 0), (0, 1)], 2),  # one a machine, GPUs or not
+    ],
+)
+def test_room_is_what_ray_can_place(
+    gpus_per_actor: float, nodes: list[tuple[int, int]], room: int
+) -> None:
+    layout = ActorLayout(None, gpus_per_actor, 1)
+    assert layout.room([Node("", cpus, gpus) for cpus, gpus in nodes]) == room

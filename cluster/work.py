@@ -1,0 +1,88 @@
+"""What actors do: the jobs that load a network, and build their work on it.
+
+Apart from `cluster.actors`, so that a process which is an actor imports torch only for such a job.
+"""
+
+import functools
+from dataclasses import dataclass
+
+from cluster.actors import Work
+from gazecore.features.cache import CacheDirectory
+from gazecore.features.extract import FeatureExtractor, commit_features
+from gazecore.model.backbone import BackboneSpec, SentWeights, load_backbone
+from gazecore.model.bundle import parse_bundle
+from gazecore.model.deepgaze import DeepGaze
+from gazecore.results.run import open_run
+from gazecore.results.write import commit_shard
+from gazecore.scoring.pipeline import ReadingConfig
+from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.storage import Location
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """Images become densities in a run directory.
+
+    Attributes:
+        run: URI of the run directory.
+        bundle: the model bundle's bytes, so that every node has the same one.
+        weights: the backbone's weights; None for those that its package on each node holds.
+        threads: CPU threads.
+        gpu: compute on the GPU that Ray assigned.
+        scorer: how images are scored.
+    """
+
+    run: str
+    bundle: bytes
+    weights: SentWeights | None
+    threads: int
+    gpu: bool
+    scorer: ScorerConfig
+
+    def start(self) -> Work:
+        """Load the model."""
+        model = DeepGaze.load(
+            parse_bundle(self.bundle, "the model bundle"),
+            device="cuda" if self.gpu else "cpu",
+            backbone_source=self.weights,
+            threads=self.threads,
+            compiled=self.gpu,
+        )
+        run = open_run(Location(self.run))
+        return Work(Scorer(model, self.scorer).score, functools.partial(commit_shard, run))
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """Images become features in a cache.
+
+    Attributes:
+        cache: URI of the cache's directory.
+        shard_size: images per shard.
+        backbone: which features.
+        weights, threads, gpu: as in `ScoringJob`.
+        reading: how images are read.
+        mirrored: see `FeatureExtractor`.
+    """
+
+    cache: str
+    shard_size: int
+    backbone: BackboneSpec
+    weights: SentWeights | None
+    threads: int
+    gpu: bool
+    reading: ReadingConfig
+    mirrored: bool
+
+    def start(self) -> Work:
+        """Load the backbone."""
+        backbone = load_backbone(
+            self.backbone,
+            device="cuda" if self.gpu else "cpu",
+            source=self.weights,
+            threads=self.threads,
+            compiled=self.gpu,
+        )
+        extract = FeatureExtractor(backbone, self.reading, self.mirrored).extract
+        cache = CacheDirectory(Location(self.cache), self.shard_size)
+        return Work(extract, functools.partial(commit_features, cache))

@@ -1,0 +1,92 @@
+"""A job whose images take time and no computing, as on somebody else's GPU.
+
+Nothing here imports torch, so that an actor with this job starts in a second and takes 0.1 GB.
+"""
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from cluster.actors import Rows, Work
+from gazecore.results.directory import ShardedDirectory
+from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.storage import Location
+
+CELLS = 64 * 48
+
+
+@dataclass(frozen=True)
+class SleepingJob:
+    """Sleeps for each image, then commits real shards with made-up values.
+
+    Attributes:
+        run: the run directory.
+        seconds: for each image.
+        diary: folder where each commit leaves a note on who made it, just before; None: nowhere.
+        payload: what else the job carries, as a network's weights.
+    """
+
+    run: str
+    seconds: float
+    diary: str | None = None
+    payload: Any = None
+
+    def start(self) -> Work:
+        """Nothing is loaded."""
+        return Work(self._process, self._commit)
+
+    def _process(
+        self,
+        images: pa.Table,
+        crashed: frozenset[str] = frozenset(),
+        last_try: bool = False,
+        on_image: Callable[[bool], None] = lambda ok: None,
+    ) -> tuple[Rows, Rows]:
+        outcomes, results = [], []
+        cells = [0] * CELLS  # everywhere is as likely
+        size = {"height": 768, "width": 1024}
+        for row in images.select(["image_id", "uri"]).to_pylist():
+            time.sleep(self.seconds)
+            outcomes.append({**row, "status": "ok", **size, "information_bits": 0.0})
+            results.append({
+                "image_id": row["image_id"], **size, "grid_height": 48, "grid_width": 64,
+                "log_density": cells, "log_offset": -math.log(CELLS),
+            })  # fmt: skip
+            on_image(True)
+        return outcomes, results
+
+    def _commit(self, shard: int, outcomes: Rows, results: Rows) -> None:
+        if self.diary:
+            note = {
+                "shard": shard,
+                "pid": os.getpid(),
+                "node": ray.get_runtime_context().get_node_id(),
+                "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "at": time.time(),
+            }
+            (Path(self.diary) / f"{shard}-{os.getpid()}.json").write_text(json.dumps(note))
+        files = (_parquet(outcomes, SCORES), _parquet(results, DENSITIES))
+        ShardedDirectory(Location(self.run), 1, outcomes="scores", results="densities").commit(
+            shard, *files
+        )
+
+
+def notes(diary: Path) -> list[dict[str, Any]]:
+    """What `SleepingJob` left in its diary, one note for each commit."""
+    return [json.loads(path.read_text()) for path in sorted(diary.glob("*.json"))]
+
+
+def _parquet(rows: Rows, schema: pa.Schema) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema), buffer, compression="zstd")
+    return buffer.getvalue()
