@@ -13,9 +13,10 @@ import ray
 import structlog
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from cluster.actors import SHARDS_AT_ONCE, Job, start_actor
+from cluster.actors import SHARDS_AT_ONCE, Done, Job, start_actor
 from cluster.session import ActorLayout, draining_nodes, nodes_in_use
 from gazecore.errors import RunFailed, one_line
+from gazecore.scoring.stages import StageTimes
 
 MAX_START_FAILURES = 3
 """How many actors in a row may die while they start before the run ends."""
@@ -31,8 +32,8 @@ MAX_TOO_FEW = 3600.0
 
 log = structlog.get_logger()
 
-Outcome = dict[str | None, int] | Exception
-"""What a call to an actor ended with: images by error (None: ok), or why there is no answer."""
+Outcome = Done | Exception
+"""What a call to an actor ended with: its answer, or why there is none."""
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Tally:
         shards: shards committed.
         failed_shards: shard number to the reason that it could not be done.
         deaths: actors lost.
+        times: where the time of committed shards went, summed over actors.
     """
 
     ok: int = 0
@@ -54,16 +56,18 @@ class Tally:
     shards: int = 0
     failed_shards: dict[int, str] = field(default_factory=dict)
     deaths: int = 0
+    times: StageTimes = field(default_factory=StageTimes)
 
     @property
     def failed(self) -> int:
         """Failed images of committed shards."""
         return sum(self.errors.values())
 
-    def add(self, counts: dict[str | None, int]) -> None:
+    def add(self, done: Done) -> None:
         """Count a committed shard."""
         self.shards += 1
-        for error, count in counts.items():
+        self.times += done.times
+        for error, count in done.images.items():
             if error is None:
                 self.ok += count
             else:
@@ -282,8 +286,8 @@ class Pool:
 def outcome_of(ref: ray.ObjectRef) -> Outcome:
     """What a call that has ended ended with."""
     try:
-        counts: dict[str | None, int] = ray.get(ref)
-        return counts
+        done: Done = ray.get(ref)
+        return done
     except (RayActorError, RayTaskError, OutOfMemoryError) as error:
         failure: Exception = error
         return failure

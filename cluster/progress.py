@@ -1,14 +1,16 @@
 """What people see while a run goes on: a live line on a terminal, a log line elsewhere."""
 
-import sys
 import time
 from types import TracebackType
 
 import structlog
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from cluster.metrics import Figures
 from cluster.pool import Tally
+from gazecore.scoring.stages import STAGES, StageTimes, verdict
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
@@ -17,9 +19,23 @@ LOG_EVERY = 30.0
 class ProgressReport:
     """Shows images, rate, failures and the time left; use as a context manager."""
 
-    def __init__(self, title: str, total: int, console: Console, done: int = 0) -> None:
-        """Start with `total` planned images, of which `done` are done already."""
-        self._total, self._before = total, done
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        console: Console,
+        done: int = 0,
+        figures: Figures | None = None,
+    ) -> None:
+        """Start with `total` planned images, of which `done` are done already.
+
+        Args:
+            title: what is done.
+            total, done: images.
+            console: where to show it.
+            figures: where to tell Prometheus how many images are left.
+        """
+        self._total, self._before, self._figures = total, done, figures
         self._started = self._logged = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._live: Progress | None = None
@@ -52,6 +68,8 @@ class ProgressReport:
     def __call__(self, tally: Tally) -> None:
         """Show how far a run is."""
         ok, failed = tally.ok + tally.unfinished[0], tally.failed + tally.unfinished[1]
+        if self._figures:
+            self._figures.set("gazecore_images_left", self._total - self._before - ok - failed)
         self.show(ok + failed, f"{failed} failed", failed=failed, shards=tally.shards)
 
     def show(self, here: int, note: str, **facts: object) -> None:
@@ -108,7 +126,18 @@ def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tu
         rows.append(("actors lost", f"{tally.deaths}, replaced"))
     rate = (tally.ok + tally.failed) / seconds
     rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
-    return rows
+    return rows + stage_rows(tally.times)
+
+
+def stage_rows(times: StageTimes) -> list[tuple[str, str]]:
+    """Where the time went, labelled: how busy the network and the other stages were."""
+    if not times.working:
+        return []
+    others = ", ".join(f"{s} {times.busy(s):.0%}" for s in STAGES if s != "compute")
+    return [
+        ("network", f"busy {times.busy('compute'):.0%} of the time: {verdict(times)}"),
+        ("stages", f"{others} busy; {decimal(times.bytes_read)} read"),
+    ]
 
 
 def clock(seconds: float) -> str:
@@ -116,16 +145,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def configure_logging() -> None:
-    """Log lines go to stderr: readable on a terminal, JSON elsewhere."""
-    on_terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

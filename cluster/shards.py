@@ -13,7 +13,7 @@ import pyarrow as pa
 import ray
 import structlog
 
-from cluster.actors import Job
+from cluster.actors import Done, Job
 from cluster.pool import Outcome, Pool, Slot, Tally, cause_of, is_death, outcome_of
 from cluster.session import ActorLayout
 from gazecore.errors import RunFailed
@@ -110,7 +110,7 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
             slot, actor, task = flying.pop(ref)
             slot.shards.discard(task.shard.number)
             outcome = outcome_of(ref)
-            if isinstance(outcome, dict):
+            if isinstance(outcome, Done):
                 tally.add(outcome)
             elif is_death(outcome):
                 task.deaths += pool.lost(slot, actor, outcome)
@@ -141,7 +141,7 @@ def _process_alone(pool: Pool, task: _Task, tally: Tally) -> None:
         slot.shards.add(task.shard.number)
         outcome: Outcome = pool.finish(_call(slot, task, crashed))
         slot.shards.discard(task.shard.number)
-        if isinstance(outcome, dict):
+        if isinstance(outcome, Done):
             tally.add(outcome)
             return
         if is_death(outcome):

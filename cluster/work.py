@@ -39,6 +39,11 @@ class ScoringJob:
     gpu: bool
     scorer: ScorerConfig
 
+    @property
+    def where(self) -> str:
+        """See `Job.where`."""
+        return self.run
+
     def start(self) -> Work:
         """Load the model."""
         model = DeepGaze.load(
@@ -49,7 +54,8 @@ class ScoringJob:
             compiled=self.gpu,
         )
         run = open_run(Location(self.run))
-        return Work(Scorer(model, self.scorer).score, functools.partial(commit_shard, run))
+        scorer = Scorer(model, self.scorer)
+        return Work(scorer.score, functools.partial(commit_shard, run), scorer.clock)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class FeatureJob:
     reading: ReadingConfig
     mirrored: bool
 
+    @property
+    def where(self) -> str:
+        """See `Job.where`."""
+        return self.cache
+
     def start(self) -> Work:
         """Load the backbone."""
         backbone = load_backbone(
@@ -83,6 +94,7 @@ class FeatureJob:
             threads=self.threads,
             compiled=self.gpu,
         )
-        extract = FeatureExtractor(backbone, self.reading, self.mirrored).extract
+        extractor = FeatureExtractor(backbone, self.reading, self.mirrored)
         cache = CacheDirectory(Location(self.cache), self.shard_size)
-        return Work(extract, functools.partial(commit_features, cache))
+        commit = functools.partial(commit_features, cache)
+        return Work(extractor.extract, commit, extractor.clock)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.progress import configure_logging
+from cluster.logs import configure_logging
 from cluster.session import ClusterConfig
 from gazecore.corpus.schema import load_corpus
 from gazecore.errors import InputError, RunFailed
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(options: EvaluateOptions) -> int:
     """Score what is not scored, judge, write and print."""
-    configure_logging()
+    configure_logging(Location(options.out).uri)
     _check(options)
     corpus = load_corpus(options.corpus)
     bundle = _bundle(options)

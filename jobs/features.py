@@ -7,8 +7,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from cluster.logs import configure_logging
+from cluster.metrics import Figures
 from cluster.pool import Tally
-from cluster.progress import ProgressReport, configure_logging, summary_rows
+from cluster.progress import ProgressReport, summary_rows
 from cluster.session import ClusterConfig, connected, plan_layout
 from cluster.shards import work_off
 from cluster.work import FeatureJob
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def features(options: FeaturesOptions) -> int:
     """Plan, compute and report; returns the exit code."""
-    configure_logging()
+    configure_logging(Location(options.out).uri)
     started = time.monotonic()
     spec = make_spec(options.backbone, options.backbone_weights)
     settings = CacheSettings(
@@ -69,7 +71,9 @@ def features(options: FeaturesOptions) -> int:
         weights = weights_to_send(spec, options.backbone_weights)
         with (
             connected(options.cluster.address) as can_grow,
-            ProgressReport("features", plan.images, err, done) as report,
+            ProgressReport(
+                "features", plan.images, err, done, Figures(cache.location.uri)
+            ) as report,
         ):
             layout = plan_layout(options.cluster, can_grow)
             job = FeatureJob(

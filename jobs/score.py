@@ -9,8 +9,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from cluster.logs import configure_logging
+from cluster.metrics import Figures
 from cluster.pool import Tally
-from cluster.progress import ProgressReport, configure_logging, summary_rows
+from cluster.progress import ProgressReport, summary_rows
 from cluster.session import ClusterConfig, connected, plan_layout
 from cluster.shards import work_off
 from cluster.work import ScoringJob
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(options: ScoreOptions) -> int:
     """Plan, score and report; returns the exit code."""
-    configure_logging()
+    configure_logging(Location(options.out).uri)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be positive, not {options.limit}")
     started = time.monotonic()
@@ -97,7 +99,7 @@ def score(options: ScoreOptions) -> int:
         weights = weights_to_send(bundle.backbone, options.backbone_weights)
         with (
             connected(options.cluster.address) as can_grow,
-            ProgressReport("scoring", plan.images, err, done) as report,
+            ProgressReport("scoring", plan.images, err, done, Figures(run.location.uri)) as report,
         ):
             layout = plan_layout(options.cluster, can_grow)
             tally = work_off(

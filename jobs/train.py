@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.progress import configure_logging
+from cluster.logs import configure_logging
 from cluster.trainer import RayTraining, WorkersConfig
 from cluster.training_progress import TrainingProgress
 from gazecore.errors import InputError
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(options: TrainOptions, command: str) -> int:
     """Open, train, judge, write; the bundle names the command that made it."""
-    configure_logging()
+    configure_logging(options.out)
     outputs, split = Outputs(options.out), options.split
     history = History(outputs.training)
     recipe = Recipe(options.name, split, options.training)

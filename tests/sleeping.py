@@ -20,6 +20,7 @@ import ray
 from cluster.actors import Rows, Work
 from gazecore.results.directory import ShardedDirectory
 from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.scoring.stages import StageClock
 from gazecore.storage import Location
 
 CELLS = 64 * 48
@@ -41,9 +42,14 @@ class SleepingJob:
     diary: str | None = None
     payload: Any = None
 
+    @property
+    def where(self) -> str:
+        """See `Job.where`."""
+        return self.run
+
     def start(self) -> Work:
         """Nothing is loaded."""
-        return Work(self._process, self._commit)
+        return Work(self._process, self._commit, StageClock())
 
     def _process(
         self,

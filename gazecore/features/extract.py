@@ -21,13 +21,16 @@ class FeatureExtractor:
 
     Attributes:
         extract: `Pipeline.process`: rows of OUTCOMES for every image, of FEATURES for the `ok`.
+        clock: where the time goes.
     """
 
     def __init__(self, backbone: Backbone, config: ReadingConfig, mirrored: bool = False) -> None:
         """Args: mirrored: mirror the images left to right before the backbone sees them."""
         self.backbone = backbone
         self._mirrored = mirrored
-        self.extract = Pipeline(self, config).process
+        pipeline = Pipeline(self, config)
+        self.extract = pipeline.process
+        self.clock = pipeline.clock
 
     def batch_size(self, height: int, width: int) -> int:
         """See `Stage.batch_size`."""

@@ -4,6 +4,7 @@ Fetching and decoding run ahead in threads, the network runs in the caller's thr
 made of its output follows in threads, so that the network does not wait.
 """
 
+import contextvars
 import os
 import threading
 from collections import deque
@@ -21,6 +22,7 @@ from gazecore.images.decode import Limits, NetworkInput, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
 from gazecore.memory import share_arenas
 from gazecore.model.bundle import DisplaySize
+from gazecore.scoring.stages import StageClock
 
 Row = dict[str, Any]
 
@@ -78,14 +80,21 @@ class Stage(Protocol[Computed]):
 
 class Pipeline(Generic[Computed]):
     """A stage with the threads that feed it. Several shards may be processed at once from several
-    threads; the network serves one of them at a time."""
+    threads; the network serves one of them at a time.
+
+    Attributes:
+        clock: where the time goes.
+    """
 
     def __init__(self, stage: Stage[Computed], config: ReadingConfig) -> None:
         self._stage = stage
         self._config = config
         cores = os.cpu_count() or 1
+        decoders = config.decoders or max(1, cores // 2)
+        self.clock = StageClock()
+        self.clock.set_lanes(fetch=config.fetchers, decode=decoders, finish=cores)
         share_arenas()
-        self._decoding = threading.Semaphore(config.decoders or max(1, cores // 2))
+        self._decoding = threading.Semaphore(decoders)
         self._computing = threading.Lock()
         self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
         self._finishers = ThreadPoolExecutor(cores, "gazecore-finish")
@@ -131,7 +140,7 @@ class Pipeline(Generic[Computed]):
                 continue
             pixels = np.stack([image.pixels for image in inputs])
             try:
-                with self._computing:
+                with self._computing, self.clock.stage("compute"):
                     computed = self._stage.compute(pixels)
             except (MemoryError, torch.OutOfMemoryError):
                 error = TooLarge("its network input does not fit in the device's memory")
@@ -141,7 +150,7 @@ class Pipeline(Generic[Computed]):
                 continue
             for position, (index, image) in enumerate(zip(indices, inputs, strict=True)):
                 futures[index] = self._finishers.submit(
-                    self._stage.finish, rows[index], image, computed, position
+                    self._finish, rows[index], image, computed, position
                 )
                 on_image(True)
         results = [future.result() for future in futures]
@@ -164,24 +173,41 @@ class Pipeline(Generic[Computed]):
                     index, row = next(upcoming, (-1, None))
                     if row is None:
                         break
-                    waiting.append((index, self._readers.submit(self._read, row, crashed)))
+                    # In this thread's context, so that what is logged there names the shard.
+                    read = contextvars.copy_context().run
+                    future = self._readers.submit(read, self._read, row, crashed)
+                    future.add_done_callback(lambda _: self.clock.count_ready(1))
+                    waiting.append((index, future))
                 if not waiting:
                     return
                 index, future = waiting.popleft()
+                found: NetworkInput | NoInput
                 try:
-                    yield index, future.result()
+                    found = future.result()
                 except (ImageError, StorageUnavailable) as error:
-                    yield index, error
+                    found = error
+                finally:
+                    self.clock.count_ready(-1)
+                yield index, found
         finally:
             for _, future in waiting:
                 future.cancel()
+                self.clock.count_ready(-1)
 
     def _read(self, row: Row, crashed: frozenset[str]) -> NetworkInput:
         if row["image_id"] in crashed:
             raise Crashed("the process that worked on this image died each time it was tried")
-        data = fetch(row["uri"], row["size"], self._config.limits)
-        with self._decoding:
+        with self.clock.stage("fetch"):
+            data = fetch(row["uri"], row["size"], self._config.limits)
+        self.clock.count_bytes(len(data))
+        with self._decoding, self.clock.stage("decode"):
             return to_network(data, self._config.display_size, self._config.limits)
+
+    def _finish(
+        self, row: Row, image: NetworkInput, computed: Computed, position: int
+    ) -> tuple[Row, Row | None]:
+        with self.clock.stage("finish"):
+            return self._stage.finish(row, image, computed, position)
 
     def _batches(
         self, inputs: Iterable[tuple[int, NetworkInput | NoInput]]

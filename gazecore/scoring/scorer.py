@@ -29,6 +29,7 @@ class Scorer:
 
     Attributes:
         score: `Pipeline.process`: rows of SCORES for every image, of DENSITIES for the `ok` ones.
+        clock: where the time goes.
     """
 
     def __init__(self, model: DeepGaze, config: ScorerConfig) -> None:
@@ -36,6 +37,7 @@ class Scorer:
         self.config = config
         self._pipeline = Pipeline(self, config)
         self.score = self._pipeline.process
+        self.clock = self._pipeline.clock
 
     def batch_size(self, height: int, width: int) -> int:
         """See `Stage.batch_size`."""

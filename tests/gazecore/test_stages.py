@@ -1,0 +1,123 @@
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import gazecore.scoring.pipeline
+from gazecore.images.decode import NetworkInput
+from gazecore.model.deepgaze import DeepGaze
+from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
+from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.scoring.stages import STAGES, StageClock, StageTimes, verdict
+
+
+class SleepingStage:
+    """A network that takes as long as it is told to, and no processor."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def batch_size(self, height: int, width: int) -> int:
+        return 1
+
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
+        time.sleep(self.seconds)
+        return pixels
+
+    def finish(
+        self, row: Row, image: NetworkInput, computed: np.ndarray, position: int
+    ) -> tuple[Row, Row | None]:
+        return {"image_id": row["image_id"], "status": "ok"}, None
+
+
+def run(photos: Path, *, compute: float, fetchers: int) -> StageTimes:
+    paths = sorted(map(str, photos.rglob("*.jpg")))
+    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
+    pipeline = Pipeline(SleepingStage(compute), ReadingConfig(fetchers=fetchers))
+    with pipeline.clock.shard():
+        pipeline.process(images)
+    return pipeline.clock.times()
+
+
+def test_the_stage_that_others_wait_for_is_named(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = run(photos, compute=0.1, fetchers=2)
+    assert busy.seconds["compute"] == pytest.approx(1.0, abs=0.3)
+    assert verdict(busy) == "compute-bound"
+    assert busy.bytes_read == sum(path.stat().st_size for path in photos.rglob("*.jpg"))
+
+    real = gazecore.scoring.pipeline.fetch
+
+    def slow(*arguments: object) -> bytes:
+        time.sleep(0.2)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(gazecore.scoring.pipeline, "fetch", slow)
+    waiting = run(photos, compute=0.001, fetchers=2)
+    assert waiting.seconds["fetch"] >= 2.0
+    assert waiting.working < 0.75 * waiting.seconds["fetch"], "two threads fetch at once"
+    assert waiting.busy("fetch") > 0.7
+    assert waiting.busy("compute") < 0.3
+    assert verdict(waiting) == "it waits for the storage"
+
+
+def test_every_stage_is_measured_and_nothing_stays_ready(tiny: DeepGaze, photos: Path) -> None:
+    paths = [*sorted(map(str, photos.rglob("*.jpg"))), str(photos / "missing.jpg")]
+    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
+    scorer = Scorer(tiny, ScorerConfig())
+    with scorer.clock.shard():
+        scorer.score(images)
+    times = scorer.clock.times()
+    assert [stage for stage in STAGES if times.seconds[stage] <= 0] == ["write"]
+    assert all(times.busy(stage) <= 1 for stage in STAGES)
+    assert scorer.clock.ready == 0
+
+
+def test_overlapping_shards_are_counted_once_and_times_add_up() -> None:
+    clock = StageClock()
+    clock.set_lanes(write=2)
+
+    def work(delay: float) -> None:
+        time.sleep(delay)
+        with clock.shard(), clock.stage("write"):
+            time.sleep(0.3)
+
+    threads = [threading.Thread(target=work, args=(delay,)) for delay in (0, 0.1)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    early = clock.times()
+    for thread in threads:
+        thread.join()
+    times = clock.times()
+    assert times.working == pytest.approx(0.4, abs=0.1)
+    assert times.seconds["write"] == pytest.approx(0.6, abs=0.1)
+    assert times.busy("write") == pytest.approx(0.75, abs=0.15)
+    assert early.working < times.working
+    late = times - early
+    assert (early + late).seconds == pytest.approx(times.seconds)
+    assert StageTimes().busy("fetch") == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        ({"compute": 0.9, "fetch": 1.0}, "compute-bound"),
+        ({"compute": 0.5, "decode": 0.95}, "waits for decoding"),
+        ({"compute": 0.5, "write": 0.95}, "results to be written"),
+        ({"compute": 0.5, "finish": 0.95}, "statistics"),
+        ({"compute": 0.1, "fetch": 0.2}, "no stage is busy"),
+    ],
+)
+def test_verdicts_are_in_words(share: dict[str, float], words: str) -> None:
+    rooms = itertools.cycle([2.0, 3.0])
+    times = StageTimes(working=1.0)
+    for stage in STAGES:
+        times.room[stage] = next(rooms)
+        times.seconds[stage] = share.get(stage, 0.0) * times.room[stage]
+    assert words in verdict(times)
