@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import structlog
 
 import gazecore.scoring.pipeline
+from gazecore.errors import NotFound
 from gazecore.images.decode import NetworkInput
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
@@ -46,23 +48,22 @@ def run(photos: Path, *, compute: float, fetchers: int) -> StageTimes:
 def test_the_stage_that_others_wait_for_is_named(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    busy = run(photos, compute=0.1, fetchers=2)
-    assert busy.seconds["compute"] == pytest.approx(1.0, abs=0.3)
+    busy = run(photos, compute=0.2, fetchers=2)
+    assert 2.0 <= busy.seconds["compute"] <= busy.working
     assert verdict(busy) == "compute-bound"
     assert busy.bytes_read == sum(path.stat().st_size for path in photos.rglob("*.jpg"))
 
     real = gazecore.scoring.pipeline.fetch
 
     def slow(*arguments: object) -> bytes:
-        time.sleep(0.2)
+        time.sleep(0.4)
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(gazecore.scoring.pipeline, "fetch", slow)
     waiting = run(photos, compute=0.001, fetchers=2)
-    assert waiting.seconds["fetch"] >= 2.0
-    assert waiting.working < 0.75 * waiting.seconds["fetch"], "two threads fetch at once"
-    assert waiting.busy("fetch") > 0.7
-    assert waiting.busy("compute") < 0.3
+    assert waiting.seconds["fetch"] >= 4.0
+    assert waiting.working < 0.9 * waiting.seconds["fetch"], "two threads fetch at once"
+    assert waiting.busy("fetch") > waiting.busy("decode") > waiting.busy("compute")
     assert verdict(waiting) == "it waits for the storage"
 
 
@@ -76,6 +77,21 @@ def test_every_stage_is_measured_and_nothing_stays_ready(tiny: DeepGaze, photos:
     assert [stage for stage in STAGES if times.seconds[stage] <= 0] == ["write"]
     assert all(times.busy(stage) <= 1 for stage in STAGES)
     assert scorer.clock.ready == 0
+
+
+def test_what_is_logged_while_an_image_is_read_names_its_shard(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def fetch(*_: object) -> bytes:
+        seen.append(structlog.contextvars.get_contextvars())
+        raise NotFound("gone")
+
+    monkeypatch.setattr(gazecore.scoring.pipeline, "fetch", fetch)
+    with structlog.contextvars.bound_contextvars(shard=7):
+        run(photos, compute=0, fetchers=4)
+    assert seen == [{"shard": 7}] * 10
 
 
 def test_overlapping_shards_are_counted_once_and_times_add_up() -> None:
@@ -95,10 +111,10 @@ def test_overlapping_shards_are_counted_once_and_times_add_up() -> None:
     for thread in threads:
         thread.join()
     times = clock.times()
-    assert times.working == pytest.approx(0.4, abs=0.1)
-    assert times.seconds["write"] == pytest.approx(0.6, abs=0.1)
-    assert times.busy("write") == pytest.approx(0.75, abs=0.15)
-    assert early.working < times.working
+    assert 0.39 <= times.working < times.seconds["write"]
+    assert times.seconds["write"] >= 0.6
+    assert times.busy("write") == pytest.approx(times.seconds["write"] / (2 * times.working))
+    assert 0 < early.working < times.working
     late = times - early
     assert (early + late).seconds == pytest.approx(times.seconds)
     assert StageTimes().busy("fetch") == 0

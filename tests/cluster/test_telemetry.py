@@ -1,0 +1,126 @@
+"""What people and Prometheus see of a run: figures, log lines, the dashboard's queries."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import ray
+
+import cluster.actors
+from cluster.actors import ShardActor
+from cluster.metrics import FIGURES, Figures, exported
+from cluster.pool import Tally
+from cluster.progress import ProgressReport, summary_rows
+from cluster.session import ActorLayout
+from cluster.shards import work_off
+from cluster.work import ScoringJob
+from gazecore.scoring.scorer import ScorerConfig
+from gazecore.scoring.stages import STAGES
+from jobs.command import err
+from tests.cluster.test_scoring import make_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class TalkativeActor(ShardActor):
+    """An actor in whose process a library logs a warning of its own."""
+
+    def __init__(self, job: ScoringJob) -> None:
+        super().__init__(job)
+        logging.getLogger("a.library").warning("a library speaks")
+
+
+def scrape(port: int, seconds: float = 40) -> str:
+    """What the node tells Prometheus, once every figure is there; Ray collects every 10 s."""
+    text, deadline = "", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        if all(f"{exported(name)}{{" in text for name in FIGURES):
+            return text
+        time.sleep(0.5)
+    pytest.fail(f"not every figure appears within {seconds} s")
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    """The sum of the samples of a figure with these labels."""
+    samples = re.findall(rf"^{exported(name)}\{{(.*)\}} (.*)$", text, flags=re.MULTILINE)
+    wanted = [f'{key}="{content}"' for key, content in labels.items()]
+    found = [float(n) for text_, n in samples if all(label in text_ for label in wanted)]
+    assert found, (name, labels)
+    return sum(found)
+
+
+def actor_lines() -> list[str]:
+    """What actors wrote to their logs, without Ray's own marks."""
+    folder = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    text = "".join(path.read_text() for path in folder.glob("worker-*.err"))
+    return [line for line in text.splitlines() if line and not line.startswith(":")]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_prometheus_and_the_logs_tell_what_a_run_did(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.actors, "ShardActor", TalkativeActor)
+    run = make_run(tmp_path / "run", photos)
+    (photos / "a" / "photo-1.jpg").write_bytes(b"no picture")
+    where = run.location.uri
+    job = ScoringJob(where, tiny_bytes, None, 1, False, ScorerConfig())
+    scraped = {}
+
+    def report(tally: Tally) -> None:
+        progress(tally)
+        if tally.shards == 4 and not scraped:  # while the actor still lives
+            port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
+            scraped["text"] = scrape(port)
+
+    with ProgressReport("scoring", 10, err, 0, Figures(where)) as progress:
+        tally = work_off(run, job, ActorLayout(1, 0, 1), report)
+        report(tally)
+    text = scraped["text"]
+    assert value(text, "gazecore_images", run=where, status="ok") == 9
+    assert value(text, "gazecore_images", run=where, status="failed") == 1
+    assert value(text, "gazecore_failed_images", run=where, error="decode_error") == 1
+    assert value(text, "gazecore_shards", run=where) == 4
+    read = sum(path.stat().st_size for path in photos.rglob("*.jpg"))
+    assert value(text, "gazecore_read_bytes", run=where) == read == tally.times.bytes_read
+    for stage in STAGES:
+        seconds = value(text, "gazecore_stage_seconds", run=where, stage=stage)
+        assert seconds == pytest.approx(tally.times.seconds[stage]), stage
+        assert seconds <= value(text, "gazecore_stage_room_seconds", run=where, stage=stage)
+    for name, (kind, _, _) in FIGURES.items():
+        assert f"# TYPE {exported(name)} {kind.__name__.lower()}" in text
+    assert "network" in dict(summary_rows(tally, "scored", 0, 1.0))
+
+    lines = [json.loads(line) for line in actor_lines()]
+    ours = [line for line in lines if line["run"] == where]
+    assert sorted(line["shard"] for line in ours if line["event"] == "shard_done") == [0, 1, 2, 3]
+    assert sum(line.get("ok", 0) for line in ours) == 9
+    assert [line["level"] for line in ours if line["event"] == "a library speaks"] == ["warning"]
+
+
+def test_log_lines_are_json_where_there_is_no_terminal_and_name_run_and_shard() -> None:
+    program = (
+        "import logging, structlog; from cluster.logs import configure_logging;"
+        "configure_logging('s3://b/run'); log = structlog.get_logger();"
+        "log.info('progress', images=3);"
+        "structlog.contextvars.bind_contextvars(shard=5); log.warning('actor_died');"
+        "logging.getLogger('x').warning('one %s', 'line')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [line.pop("timestamp")[:2] for line in lines] == ["20"] * 3
+    assert lines == [
+        {"run": "s3://b/run", "level": "info", "event": "progress", "images": 3},
+        {"run": "s3://b/run", "level": "warning", "event": "actor_died", "shard": 5},
+        {"run": "s3://b/run", "level": "warning", "event": "one line", "shard": 5},
+    ]
