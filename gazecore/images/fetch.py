@@ -57,7 +57,7 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
             on=_is_transient, attempts=None, timeout=RETRY_SECONDS, wait_max=15
         ):
             with attempt:
-                data = _read(uri, limits)
+                data = _read(uri, size, limits)
     except ImageError:
         raise
     except Exception as error:
@@ -67,10 +67,13 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
     return data
 
 
-def _read(uri: str, limits: Limits) -> bytes:
+def _read(uri: str, size: int | None, limits: Limits) -> bytes:
     try:
         location = Location(uri)
-        return _read_capped(location.fs, location.path, limits.max_bytes + 1)
+        data = _read_capped(location.fs, location.path, limits.max_bytes + 1)
+        if size is not None and len(data) < min(size, limits.max_bytes + 1):
+            _refuse_part(location, data)
+        return data
     except (FileNotFoundError, InputError) as error:
         raise NotFound(one_line(error)) from error
     except PermissionError as error:
@@ -106,6 +109,17 @@ def _read_capped(fs: AbstractFileSystem, path: str, end: int) -> bytes:
         if error.errno == errno.EINVAL and fs.info(path)["size"] == 0:
             return b""
         raise
+
+
+def _refuse_part(location: Location, data: bytes) -> None:
+    """Raise OSError unless `data`, which is less than was planned, is all that is there now.
+
+    A body that was cut on its way can bear a header that says it was not.
+    """
+    location.fs.invalidate_cache(location.path)
+    there = location.fs.info(location.path)["size"]
+    if len(data) != there:
+        raise OSError(f"{len(data)} bytes came of {there}")
 
 
 def _is_transient(error: Exception) -> bool:

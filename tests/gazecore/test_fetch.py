@@ -25,6 +25,7 @@ class Moody(AbstractFileSystem):
     errors: ClassVar[list[Exception]] = []
     requests: ClassVar[int] = 0
     sent: ClassVar[int] = 0
+    cuts: ClassVar[int] = 0
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
@@ -33,6 +34,9 @@ class Moody(AbstractFileSystem):
         if Moody.errors:
             raise Moody.errors.pop(0)
         data = Moody.content[start:end]
+        if Moody.cuts:
+            Moody.cuts -= 1
+            return data[: len(data) // 2]
         Moody.sent += len(data)
         return data
 
@@ -45,7 +49,7 @@ def moody() -> Iterator[type[Moody]]:
     fsspec.register_implementation("moody", Moody, clobber=True)
     Moody.content, Moody.errors, Moody.requests, Moody.sent = b"pixels", [], 0, 0
     yield Moody
-    Moody.errors = []
+    Moody.errors, Moody.cuts = [], 0
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +197,17 @@ def test_a_final_answer_after_a_transient_one(moody: type[Moody]) -> None:
     with pytest.raises(NotFound):
         fetch("moody://bucket/a.jpg", None, Limits())
     assert moody.requests == 2
+
+
+def test_a_body_that_was_cut_is_read_again(moody: type[Moody]) -> None:
+    moody.cuts = 2
+    assert fetch("moody://bucket/a.jpg", len(moody.content), Limits()) == b"pixels"
+    assert moody.requests == 3
+    moody.cuts = 1000
+    with pytest.raises(StorageUnavailable, match="3 bytes came of 6"):
+        fetch("moody://bucket/a.jpg", len(moody.content), Limits())
+
+
+def test_an_object_that_became_smaller_is_read_as_it_is_now(moody: type[Moody]) -> None:
+    assert fetch("moody://bucket/a.jpg", 100, Limits()) == b"pixels"
+    assert moody.requests == 1
