@@ -4,7 +4,7 @@ Each image takes an actor `--ms` of sleep; then the actor commits a real shard. 
 actor, as in a real run, so that this machine needs 0.1 GB for each. What an actor computes is
 nothing, but what it writes, and what the driver does for it, is all there.
 
-    python -m benchmarks.driver [--actors 1 4 16 64] [--ms 50] [--shard-size 64] [--seconds 20]
+    python -m benchmarks.driver [--actors 1 4 16 64] [--ms 100] [--shard-size 64] [--seconds 20]
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--ms", type=float, default=50, help="sleep for each image")
+    parser.add_argument("--ms", type=float, default=100, help="sleep for each image")
     parser.add_argument("--shard-size", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20, help="of work for each number")
     arguments = parser.parse_args()
@@ -83,19 +83,19 @@ def measure(run: Run, actors: int, seconds: float, shards: int) -> dict[str, obj
         seen.append((time.perf_counter(), tally.shards, used.ru_utime + used.ru_stime))
 
     # A core on paper is enough for an actor that sleeps.
+    shard = seconds * run.shard_size
+    job = SleepingJob(run.location.uri, seconds, together=actors, stagger=shard)
     profile = cProfile.Profile()
-    tally = profile.runcall(
-        work_off, run, SleepingJob(run.location.uri, seconds), ActorLayout(actors, 0, 1), on_report
-    )
+    tally = profile.runcall(work_off, run, job, ActorLayout(actors, 0, 1), on_report)
     assert tally.shards == shards
-    # Between all at work and the first without any: start and end are no matter of the driver's.
-    inner = [s for s in seen if 2 * actors <= s[1] <= shards - 2 * actors]
-    (begin, first, cpu_first), (end, last, cpu_last) = inner[0], inner[-1]
+    # From the first round's end to the last round's beginning all actors are busy.
+    begin, first, cpu_first = next(s for s in seen if s[1] >= 2 * actors)
+    end, last, cpu_last = next(s for s in seen if s[1] >= shards - 2 * actors)
     return {
         "shards_per_second": round((last - first) / (end - begin), 3),
         "driver_cores": round((cpu_last - cpu_first) / (end - begin), 3),
         "driver_ms_per_shard": round(1000 * (cpu_last - cpu_first) / (last - first), 2),
-        "where": hot(profile),
+        "seconds_by_function": hot(profile),
     }
 
 

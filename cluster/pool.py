@@ -24,6 +24,10 @@ MAX_START_FAILURES = 3
 WARN_EVERY = 30.0
 """Seconds between words about actors that wait for room."""
 
+REPORT_EVERY = 1.0
+"""Seconds between questions to all actors on their progress: asked at each shard's end, many actors
+would keep the driver busy with nothing else."""
+
 LOOK_EVERY = 2.0
 """Seconds between looks at the cluster's nodes."""
 
@@ -150,7 +154,7 @@ class Pool:
         self.has_more = True
         self._enough = time.monotonic()
         self._warned: float | None = None
-        self._looked = -LOOK_EVERY
+        self._reported = -REPORT_EVERY
         self._look()
 
     def tick(self) -> None:
@@ -166,6 +170,13 @@ class Pool:
                     self._start_failures = 0
             except (RayActorError, RayTaskError, OutOfMemoryError) as error:
                 self._failed_to_start(slot, error)
+        if time.monotonic() - self._reported >= REPORT_EVERY:
+            self._collect_progress()
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._look()
+
+    def _collect_progress(self) -> None:
+        self._reported = time.monotonic()
         working = []
         for slot in (*self.slots, *self._leaving):
             try:
@@ -175,8 +186,6 @@ class Pool:
             working += [count for shard, count in slot.counts.items() if shard in slot.shards]
         self._tally.unfinished = (sum(ok for ok, _ in working), sum(bad for _, bad in working))
         self._report(self._tally)
-        if time.monotonic() - self._looked >= LOOK_EVERY:
-            self._look()
 
     def _look(self) -> None:
         """Follow the cluster: let go of nodes that leave, and have as many actors as it may."""

@@ -69,6 +69,8 @@ def work_off(
     pool = Pool(job, layout, tally, report)
     for task in _drain(pool, queue, tally):
         _process_alone(pool, task, tally)
+    tally.unfinished = (0, 0)
+    report(tally)
     if tally.deaths:
         planned.remove_temporaries()  # of actors that were killed while they wrote
     return tally

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,15 +33,19 @@ class SleepingJob:
 
     Attributes:
         run: the run directory.
-        seconds: for each image.
+        seconds: for each image, on average over shards.
         diary: folder where each commit leaves a note on who made it, just before; None: nowhere.
         payload: what else the job carries, as a network's weights.
+        together: actors wait until so many have started.
+        stagger: and then for up to so many seconds, so that they do not end their shards in step.
     """
 
     run: str
     seconds: float
     diary: str | None = None
     payload: Any = None
+    together: int = 0
+    stagger: float = 0
 
     @property
     def where(self) -> str:
@@ -49,6 +54,13 @@ class SleepingJob:
 
     def start(self) -> Work:
         """Nothing is loaded."""
+        if self.together:
+            started = Path(self.run).parent / "started"
+            started.mkdir(exist_ok=True)
+            (started / str(os.getpid())).touch()
+            while len(list(started.iterdir())) < self.together:
+                time.sleep(0.2)
+            time.sleep(random.uniform(0, self.stagger))
         return Work(self._process, self._commit, StageClock())
 
     def _process(
@@ -61,8 +73,9 @@ class SleepingJob:
         outcomes, results = [], []
         cells = [0] * CELLS  # everywhere is as likely
         size = {"height": 768, "width": 1024}
+        pace = random.Random(images["image_id"][0].as_py()).uniform(0.9, 1.1)
         for row in images.select(["image_id", "uri"]).to_pylist():
-            time.sleep(self.seconds)
+            time.sleep(self.seconds * pace)
             outcomes.append({**row, "status": "ok", **size, "information_bits": 0.0})
             results.append({
                 "image_id": row["image_id"], **size, "grid_height": 48, "grid_width": 64,

