@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import structlog
 import tyro
 
-from cluster.progress import configure_logging
+from cluster.logs import configure_logging
 
 POLL_SECONDS = 5.0
 
