@@ -152,7 +152,7 @@ def shards(
         file = pq.ParquetFile(pa.BufferReader(part.location.read_bytes()))
         for group, number in enumerate(numbers):
             if wanted(number):
-                yield Shard(number, file.read_row_group(group))
+                yield Shard(number, file.read_row_group(group, use_threads=False))
 
 
 def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> None:

@@ -36,23 +36,31 @@ class TalkativeActor(ShardActor):
         logging.getLogger("a.library").warning("a library speaks")
 
 
-def scrape(port: int, seconds: float = 40) -> str:
-    """What the node tells Prometheus, once every figure is there; Ray collects every 10 s."""
+def scrape(port: int, run: str, shards: int, seconds: float = 60) -> str:
+    """What the node tells Prometheus, once it tells of so many shards of a run, and every figure of
+    it is there; Ray collects every 10 s."""
     text, deadline = "", time.monotonic() + seconds
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        if all(f"{exported(name)}{{" in text for name in FIGURES):
+        if all(samples(text, name, run=run) for name in FIGURES) and (
+            sum(samples(text, "gazecore_shards", run=run)) == shards
+        ):
             return text
         time.sleep(0.5)
     pytest.fail(f"not every figure appears within {seconds} s")
 
 
+def samples(text: str, name: str, **labels: str) -> list[float]:
+    """The samples of a figure with these labels."""
+    lines = re.findall(rf"^{exported(name)}\{{(.*)\}} (.*)$", text, flags=re.MULTILINE)
+    wanted = [f'{key}="{content}"' for key, content in labels.items()]
+    return [float(n) for text_, n in lines if all(label in text_ for label in wanted)]
+
+
 def value(text: str, name: str, **labels: str) -> float:
     """The sum of the samples of a figure with these labels."""
-    samples = re.findall(rf"^{exported(name)}\{{(.*)\}} (.*)$", text, flags=re.MULTILINE)
-    wanted = [f'{key}="{content}"' for key, content in labels.items()]
-    found = [float(n) for text_, n in samples if all(label in text_ for label in wanted)]
+    found = samples(text, name, **labels)
     assert found, (name, labels)
     return sum(found)
 
@@ -79,7 +87,7 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
         progress(tally)
         if tally.shards == 4 and not scraped:  # while the actor still lives
             port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
-            scraped["text"] = scrape(port)
+            scraped["text"] = scrape(port, where, 4)
 
     with ProgressReport("scoring", 10, err, 0, Figures(where)) as progress:
         tally = work_off(run, job, ActorLayout(1, 0, 1), report)

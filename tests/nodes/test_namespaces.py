@@ -125,9 +125,9 @@ def test_a_node_whose_network_fails_loses_its_shards_and_its_late_writes_do_no_h
             name = namespaces[number]
             stack.enter_context(ray_start(name, address, f"--address={HEAD}:6379", "--num-cpus=2"))
         driver = stack.enter_context(driving(namespaces[0], run.location.path, diary))
-        until(lambda: len({note["node"] for note in notes(diary)}) == 2)
+        until(lambda: len({note["node"] for note in notes(diary)}) == 2, 150)
         ip("-n", namespaces[0], "link", "set", "w1", "down")
-        out, _ = driver.communicate(timeout=90)
+        out, _ = driver.communicate(timeout=150)
         assert driver.returncode == 0
         ok, deaths = json.loads(out.splitlines()[-1])
         assert (ok, deaths) == (36, 1)
