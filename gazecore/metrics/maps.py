@@ -21,8 +21,9 @@ def cc(saliency: np.ndarray, empirical: np.ndarray) -> float:
         In [-1, 1]; 0 if only the saliency map is constant, NaN if the empirical map is.
     """
     first, second = (np.asarray(m, dtype=np.float64).ravel() for m in (saliency, empirical))
-    for _ in range(2):  # what rounding leaves of a large mean would pass for a correlation
-        first, second = first - first.mean(), second - second.mean()
+    first, second = first - first.mean(), second - second.mean()
+    for map_ in (first, second):  # what rounding left of a large mean would pass for a correlation
+        map_ -= map_.mean()
     own, other = first @ first, second @ second
     if not other:
         return float("nan")
