@@ -45,7 +45,7 @@ def maps(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> np.ndarray:
         values = [0.0, 0.1, 0.125, 1 / (height * width), rng.random(), 1.0, 255.0]
         return np.full((height, width), draw(st.sampled_from(values)))
     if kind == "flat":
-        return 1 + rng.random((height, width)) * 1e-9
+        return 1 + rng.random((height, width)) * 1e-12
     if kind == "steep":
         return rng.random((height, width)) ** 30
     peak = np.zeros((height, width))
