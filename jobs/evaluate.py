@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from rich.measure import Measurement
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -146,7 +147,9 @@ def show(summary: Mapping[str, Any], page: str) -> None:
         table.add_column(title, justify=justify, no_wrap=True)
     for metric, found in summary["metrics"].items():
         table.add_row(METRIC_TITLES[metric][0], *(_interval(found[p]) for p in PREDICTORS))
-    out.print(table, width=max(out.width, 110), crop=False)
+    wide = out.options.update(max_width=200)  # a narrow terminal would cut the figures
+    table.width = Measurement.get(out, wide, table).maximum
+    out.print(table, crop=False)
     rows = [("left out", f"{count:,} {why}") for why, count in summary["left_out"].items()]
     if summary["explained_information_gain"]:
         rows.append(

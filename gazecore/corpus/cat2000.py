@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from gazecore.corpus.collect import Collector, image_size, read_mat
+from gazecore.corpus.collect import WITHOUT_IMAGE, Collector, image_size, left_over, read_mat
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError
 from gazecore.storage import Location
@@ -68,6 +68,11 @@ def read_cat2000(source: str, copies: str, options: Cat2000Options | None = None
         if options.split == "train":
             x, y = _fixated(root / "FIXATIONLOCS" / name.replace(".jpg", ".mat"))
             collector.add_scanpath(name, SUBJECT, x, y)
+    for category in (root / "FIXATIONLOCS").names() if options.split == "train" else []:
+        own = [name.split("/")[1] for name in names if name.startswith(f"{category}/")]
+        used = [name.replace(".jpg", ".mat") for name in own]
+        unused = left_over(root / "FIXATIONLOCS" / category, (".mat",), used)
+        collector.drop(WITHOUT_IMAGE, unused)
     return collector.corpus()
 
 

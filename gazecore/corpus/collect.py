@@ -1,20 +1,23 @@
 """What importers share: reading image sizes and MATLAB files, and gathering scanpaths."""
 
 import io
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import scipy.io
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.errors import CorpusError, one_line
 from gazecore.storage import Location
 
 OUTSIDE = "fixations outside the image"
+NOWHERE = "fixations whose position is not a number"
+WITHOUT_IMAGE = "files of fixations without an image"
 _ORIENTATION = 0x0112
 
 
@@ -43,6 +46,11 @@ class Collector:
         self.sizes[image_id] = size
         self._images.append({"image_id": image_id, "uri": uri, "height": size[0], "width": size[1]})
 
+    def drop(self, reason: str, count: int) -> None:
+        """Count what is left out, if there is anything."""
+        if count:
+            self.dropped[reason] += count
+
     def add_scanpath(
         self,
         image_id: str,
@@ -66,8 +74,9 @@ class Collector:
         """
         height, width = self.sizes[image_id]
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        kept = int(inside.sum())
-        self.dropped[OUTSIDE] += len(x) - kept
+        kept, nowhere = int(inside.sum()), int((np.isnan(x) | np.isnan(y)).sum())
+        self.dropped[OUTSIDE] += len(x) - kept - nowhere
+        self.drop(NOWHERE, nowhere)
         self._ids += [image_id] * kept
         if isinstance(subject, str):
             self._subjects += [subject] * kept
@@ -108,11 +117,22 @@ def image_size(location: Location, upright: bool = True) -> tuple[int, int]:
         CorpusError: it is missing or no image.
     """
     try:
-        with location.fs.open(location.path) as file, Image.open(file) as image:
-            rotated = upright and image.getexif().get(_ORIENTATION, 1) > 4
-            return (image.width, image.height) if rotated else (image.height, image.width)
-    except OSError as error:
+        # No pixel is decoded, so Pillow's warnings of large images are beside the point.
+        with warnings.catch_warnings(), location.fs.open(location.path) as file:
+            warnings.simplefilter("ignore")
+            with Image.open(file) as image:
+                rotated = upright and image.getexif().get(_ORIENTATION, 1) > 4
+                return (image.width, image.height) if rotated else (image.height, image.width)
+    except UnidentifiedImageError as error:
+        raise CorpusError(f"{location.uri} is not an image that can be read") from error
+    except (OSError, Image.DecompressionBombError) as error:
         raise CorpusError(f"{location.uri}: {one_line(error)}") from error
+
+
+def left_over(folder: Location, suffixes: tuple[str, ...], used: Collection[str]) -> int:
+    """How many files of these suffixes lie in a folder and are not used."""
+    names = [n for n in folder.names() if n.lower().endswith(suffixes) and n[0] != "."]
+    return len(set(names).difference(used))
 
 
 def read_mat(location: Location, variable: str) -> Any:
@@ -133,14 +153,14 @@ def read_mat(location: Location, variable: str) -> Any:
 
 
 def mat_points(values: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The two columns of an (n, 2) MATLAB matrix, whose n may be 0 or 1; further ones are ignored.
+    """x and y, the first two columns of a MATLAB matrix (n, 2) or (n, 3), whose n may be 0 or 1.
 
     Args:
         values: the matrix, singleton dimensions gone.
         where: file and field, for the message.
 
     Raises:
-        CorpusError: it is no numeric matrix of at least two columns.
+        CorpusError: it is no numeric matrix of two or three columns.
     """
     try:
         matrix = np.asarray(values, dtype=float)
@@ -150,6 +170,6 @@ def mat_points(values: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), np.empty(0)
     if matrix.ndim == 1 and len(matrix) <= 3:  # one row; scipy took its other dimension
         matrix = matrix[None]
-    if matrix.ndim != 2 or matrix.shape[1] < 2:
+    if matrix.ndim != 2 or matrix.shape[1] not in (2, 3):
         raise CorpusError(f"{where} has the shape {matrix.shape}, not (n, 2)")
     return matrix[:, 0], matrix[:, 1]

@@ -14,9 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazecore.corpus.collect import OUTSIDE, Collector, image_size, mat_points, read_mat
+from gazecore.corpus.collect import (
+    NOWHERE,
+    OUTSIDE,
+    WITHOUT_IMAGE,
+    Collector,
+    image_size,
+    left_over,
+    mat_points,
+    read_mat,
+)
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError
+from gazecore.images.decode import SUFFIXES
 from gazecore.storage import Location
 
 RATE = 240.0
@@ -68,7 +78,9 @@ def read_mit1003(source: str, options: Mit1003Options | None = None) -> Corpus:
             inside = (x > 0) & (x < width) & (y > 0) & (y < height)
             first = index < (0 if options.keep_first else 1)
             collector.dropped["first fixations of a scanpath"] += int(first.sum())
-            collector.dropped[OUTSIDE] += int((~inside & ~first).sum())
+            unseen = (np.isnan(x) | np.isnan(y)) & ~first
+            collector.drop(NOWHERE, int(unseen.sum()))
+            collector.dropped[OUTSIDE] += int((~inside & ~first & ~unseen).sum())
             kept = inside & ~first
             collector.add_scanpath(
                 name,
@@ -79,6 +91,11 @@ def read_mit1003(source: str, options: Mit1003Options | None = None) -> Corpus:
                 duration=(end - start)[kept] / RATE,
                 index=index[kept],
             )
+    used = [f"{name.removesuffix('.jpeg')}.mat" for name in names]
+    for user in users:
+        collector.drop(WITHOUT_IMAGE, left_over(root / "DATA" / user, (".mat",), used))
+    others = left_over(root / "ALLSTIMULI", SUFFIXES, names)
+    collector.drop("images that are no .jpeg", others)
     return collector.corpus()
 
 

@@ -5,11 +5,14 @@
 order). Coordinates are taken as they are. Fixations outside their image are dropped and counted.
 """
 
+from typing import Any
+
 import numpy as np
 
-from gazecore.corpus.collect import Collector, image_size, read_mat
+from gazecore.corpus.collect import Collector, image_size, left_over, read_mat
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
+from gazecore.images.decode import SUFFIXES
 from gazecore.storage import Location
 
 
@@ -22,14 +25,14 @@ def read_osie(source: str) -> Corpus:
     root = Location(source)
     mat = root / "fixations.mat"
     collector = Collector()
-    for position, cell in enumerate(np.atleast_1d(read_mat(mat, "fixations"))):
+    cells = np.atleast_1d(read_mat(mat, "fixations"))
+    if not len(cells):
+        raise CorpusError(f"{mat.uri}: fixations is empty")
+    for position, cell in enumerate(cells):
         try:
             name, subjects = str(cell.img), np.atleast_1d(cell.subjects)
             scanpaths = [
-                [
-                    np.atleast_1d(getattr(s, key)).astype(float)
-                    for key in ("fix_x", "fix_y", "fix_duration")
-                ]
+                [_row(getattr(s, key), key) for key in ("fix_x", "fix_y", "fix_duration")]
                 for s in subjects
             ]
         except (AttributeError, ValueError, TypeError) as error:
@@ -45,4 +48,14 @@ def read_osie(source: str) -> Corpus:
                     f"have {len(x)}, {len(y)} and {len(duration)} values"
                 )
             collector.add_scanpath(name, str(subject + 1), x, y, duration=duration / 1000)
+    unnamed = left_over(root / "stimuli", SUFFIXES, collector.sizes)
+    collector.drop("images that fixations.mat does not name", unnamed)
     return collector.corpus()
+
+
+def _row(values: Any, name: str) -> np.ndarray:
+    """Numbers in a row, float64 (n,), singleton dimensions gone."""
+    row = np.atleast_1d(values)
+    if row.ndim > 1 or (row.size and row.dtype.kind not in "biuf"):
+        raise ValueError(f"{name} is {row.dtype} of the shape {row.shape}, not numbers in a row")
+    return row.astype(float)

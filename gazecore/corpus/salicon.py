@@ -18,7 +18,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gazecore.corpus.collect import Collector, image_size, mat_points, read_mat
+from gazecore.corpus.collect import (
+    WITHOUT_IMAGE,
+    Collector,
+    image_size,
+    left_over,
+    mat_points,
+    read_mat,
+)
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
 from gazecore.images.decode import SUFFIXES
@@ -64,6 +71,9 @@ def read_salicon(source: str, options: SaliconOptions | None = None) -> Corpus:
         _add_image(collector, images, name)
         if options.split != "test":
             _add_gaze(collector, name, annotations / f"{name.rpartition('.')[0]}.mat", options)
+    if options.split != "test":
+        used = [f"{name.rpartition('.')[0]}.mat" for name in names]
+        collector.drop(WITHOUT_IMAGE, left_over(annotations, (".mat",), used))
     return collector.corpus()
 
 
@@ -110,15 +120,19 @@ def _from_json(location: Location, images: Location) -> Corpus:
         ) from error
     except (OSError, ValueError) as error:
         raise CorpusError(f"{location.uri} is not readable JSON: {one_line(error)}") from error
+    if not names or len(names) < len(listed):
+        raise CorpusError(f"{location.uri}: images is empty, or two of them have one id")
     collector = Collector()
     for name in names.values():
         _add_image(collector, images, name)
     workers = dict.fromkeys(names, 0)
     for number, (image_id, worker, fixations) in enumerate(annotated):
-        if image_id not in names:
+        if not isinstance(image_id, int | str) or image_id not in names:
             raise CorpusError(f"{location.uri}: annotation {number}: no image {image_id} in images")
         workers[image_id] += 1
         row, column = mat_points(fixations, f"{location.uri}: annotation {number}: fixations")
         subject = str(workers[image_id] if worker is None else worker)
         collector.add_scanpath(names[image_id], subject, column - 1, row - 1)
+    unnamed = left_over(images, SUFFIXES, collector.sizes)
+    collector.drop(f"images that {location.path.rpartition('/')[2]} does not name", unnamed)
     return collector.corpus()

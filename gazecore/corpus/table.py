@@ -75,6 +75,8 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
         index = _order(ids, subjects)
     elif np.isnan(index).any():
         raise CorpusError(f"{location.uri}: column `{options.index}`: a row has none")
+    elif (index != np.clip(index, -(2**31), 2**31 - 1).round()).any():
+        raise CorpusError(f"{location.uri}: column `{options.index}`: not all are whole numbers")
     for row in np.flatnonzero(~blank).tolist():
         rows_of.setdefault(ids[row], []).append(row)
     for image_id, rows in rows_of.items():

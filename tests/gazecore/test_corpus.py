@@ -1,7 +1,9 @@
 """Recorded fixations: the importer, the stored corpus, and splits."""
 
+import zlib
 from collections import Counter
 from pathlib import Path
+from struct import pack
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,10 @@ def test_osie_layout(tmp_path: Path) -> None:
 
 def test_fixations_outside_their_image_are_counted(tmp_path: Path) -> None:
     corpus = read_osie(str(write_osie(tmp_path, TWO)))
-    assert sum(corpus.dropped.values()) == 4
+    assert corpus.dropped == {
+        "fixations outside the image": 3,
+        "fixations whose position is not a number": 1,
+    }
     given_in_all = sum(len(x) for scanpaths in TWO.values() for x, _, _ in scanpaths)
     assert corpus.fixations.num_rows + sum(corpus.dropped.values()) == given_in_all
 
@@ -131,6 +136,51 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     scipy.io.savemat(tmp_path / "fixations.mat", {"fixations": cells([whole, part])})
     with pytest.raises(CorpusError, match=rf"fixations\.mat.*2.*{field}"):
         read_osie(str(tmp_path))
+
+
+@pytest.mark.parametrize("field", ["fix_x", "fix_y", "fix_duration"])
+@pytest.mark.parametrize("values", [np.ones((2, 2)), np.array([1j]), "left"])
+def test_what_is_no_row_of_numbers_is_named(tmp_path: Path, field: str, values: Any) -> None:
+    write_osie(tmp_path, TWO)
+    broken = {**subject([1.0], [1.0], [1.0]), field: values}
+    struct = {"img": "1001.jpg", "subjects": cells([broken])}
+    scipy.io.savemat(tmp_path / "fixations.mat", {"fixations": cells([struct])})
+    with pytest.raises(CorpusError, match=rf"fixations\.mat: fixations\{{1\}}: {field} is"):
+        read_osie(str(tmp_path))
+
+
+def test_no_images_at_all_are_no_corpus(tmp_path: Path) -> None:
+    write_osie(tmp_path, TWO)
+    scipy.io.savemat(tmp_path / "fixations.mat", {"fixations": cells([])})
+    with pytest.raises(CorpusError, match=r"fixations\.mat: fixations is empty"):
+        read_osie(str(tmp_path))
+
+
+def test_images_that_the_fixations_do_not_name_are_counted(tmp_path: Path) -> None:
+    write_osie(tmp_path, TWO)
+    make_photo(1, 80, 60).save(tmp_path / "stimuli" / "1003.jpg")
+    (tmp_path / "stimuli" / "Thumbs.db").write_bytes(b"")
+    dropped = read_osie(str(tmp_path)).dropped
+    assert dropped["images that fixations.mat does not name"] == 1
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of this size without any pixels."""
+    chunks = [(b"IHDR", pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IEND", b"")]
+    framed = [
+        pack(">I", len(body)) + kind + body + pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", png_header(60_000, 60_000), png_header(0, 0)])
+def test_a_hostile_stimulus_is_named(tmp_path: Path, content: bytes) -> None:
+    write_osie(tmp_path, TWO)
+    (tmp_path / "stimuli" / "1002.jpg").write_bytes(content)
+    with pytest.raises(CorpusError, match=r"stimuli/1002\.jpg") as caught:
+        read_osie(str(tmp_path))
+    assert "object" not in str(caught.value)
 
 
 @pytest.mark.parametrize("field", ["img", "subjects"])

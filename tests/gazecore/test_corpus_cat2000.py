@@ -84,6 +84,12 @@ def test_the_test_set_is_images_and_a_wrong_rotation_is_mended(tmp_path: Path) -
         assert np.array_equal(np.asarray(seen), np.asarray(old))
 
 
+def test_maps_without_an_image_are_counted(train: Path) -> None:
+    save_map(train / "trainSet" / "FIXATIONLOCS" / "Action" / "003.mat", [(1, 1)])
+    save_map(train / "trainSet" / "FIXATIONLOCS" / "Social" / "001.mat", [(1, 1)])
+    assert read(train).dropped["files of fixations without an image"] == 2
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -139,6 +139,19 @@ def test_samples_that_were_not_seen_do_not_move_the_median(tmp_path: Path) -> No
     assert corpus.fixations["x"].to_pylist() == [50, 300]
 
 
+def test_a_trial_that_was_never_seen_and_files_without_an_image_are_counted(tmp_path: Path) -> None:
+    write_mit1003(tmp_path, {"i": {"a": THREE, "b": np.full((50, 3), np.nan)}})
+    write_trial(tmp_path / "DATA" / "a" / "gone.mat", THREE)
+    make_photo(1, 400, 300).save(tmp_path / "ALLSTIMULI" / "other.jpg")
+    assert read_mit1003(str(tmp_path), Mit1003Options(keep_first=True)).dropped == {
+        "first fixations of a scanpath": 0,
+        "fixations outside the image": 0,
+        "fixations whose position is not a number": 1,
+        "files of fixations without an image": 1,
+        "images that are no .jpeg": 1,
+    }
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -64,6 +64,17 @@ def test_fixations_of_mat_files_count_from_one(salicon: Path) -> None:
     assert corpus.dropped == {"fixations outside the image": 2}
 
 
+def test_what_belongs_to_nothing_is_counted(salicon: Path) -> None:
+    (salicon / "images" / "train" / f"{NAMES[1]}.jpg").unlink()
+    corpus = read_salicon(str(salicon))
+    assert corpus.dropped["files of fixations without an image"] == 1
+    make_photo(2, 640, 480).save(salicon / "images" / "train" / f"{NAMES[1]}.jpg")
+    only = document(images=document()["images"][:1], annotations=[])
+    (salicon / "fixations_train2014.json").write_text(json.dumps(only))
+    corpus = read_salicon(str(salicon), JSON)
+    assert corpus.dropped["images that fixations_train2014.json does not name"] == 1
+
+
 def test_mouse_samples_have_times(salicon: Path) -> None:
     corpus = read_salicon(str(salicon), SaliconOptions(points="mouse"))
     rows = [tuple(row.values())[1:6] for row in corpus.fixations.to_pylist()]
@@ -116,6 +127,7 @@ def test_json_holds_rows_and_columns(salicon: Path) -> None:
         ("resolution", r"9\.mat: resolution is \[640, 480\]"),
         ("fixations", r"9\.mat: gaze\(1\).*fixations"),
         ("shape", r"9\.mat: gaze\(1\)\.fixations has the shape"),
+        ("turned", r"9\.mat: gaze\(1\)\.fixations has the shape \(2, 9\)"),
         ("size", r"9\.jpg has 480x640"),
         ("folder", "images/train"),
     ],
@@ -134,6 +146,8 @@ def test_what_is_broken_is_named(salicon: Path, damage: str, message: str) -> No
         write_mat(mat, [broken])
     elif damage == "shape":
         write_mat(mat, [worker([[1], [2], [3], [4]])])
+    elif damage == "turned":
+        write_mat(mat, [worker(np.ones((2, 9)))])
     elif damage == "size":
         make_photo(1, 480, 640).save(salicon / "images" / "train" / f"{NAMES[0]}.jpg")
     else:
@@ -158,6 +172,9 @@ def test_times_that_do_not_fit_are_named(salicon: Path) -> None:
         (json.dumps(document(images=[{"id": 9}])), "file_name"),
         (json.dumps(document(annotations=[{"image_id": 9}])), "fixations"),
         (json.dumps(document(annotations=[{"image_id": 8, "fixations": []}])), "no image 8"),
+        (json.dumps(document(annotations=[{"image_id": [9], "fixations": []}])), "no image"),
+        (json.dumps(document(images=document()["images"] * 2)), "two of them have one id"),
+        (json.dumps(document(images=[])), "images is empty"),
         (
             json.dumps(document(annotations=[{"image_id": 9, "fixations": [[1], [2]]}])),
             "annotation 0: fixations has the shape",

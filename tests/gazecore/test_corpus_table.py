@@ -116,6 +116,13 @@ def test_a_row_without_index_is_named(folder: Path) -> None:
         read_table(path, TableOptions(index="n"))
 
 
+@pytest.mark.parametrize("last", [1.5, 1e12, -3e9])
+def test_an_index_that_is_no_whole_number_is_named(folder: Path, last: float) -> None:
+    path = write(folder / "t.parquet", {**COLUMNS, "n": [1.0, 2.0, 3.0, 4.0, last]})
+    with pytest.raises(CorpusError, match="`n`: not all are whole numbers"):
+        read_table(path, TableOptions(index="n"))
+
+
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.xlsx"])
 def test_what_is_no_table_is_named(folder: Path, name: str) -> None:
     with pytest.raises(CorpusError, match=name):

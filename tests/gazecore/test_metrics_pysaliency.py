@@ -32,16 +32,22 @@ COARSE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 
 @st.composite
 def maps(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Positive maps: without ties, with many, constant, or a single peak on zeros."""
+    """Maps without ties, with many, constant, nearly so, very steep, or a peak on zeros."""
     height, width = shape or draw(st.tuples(st.integers(1, 24), st.integers(2, 24)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    kind = draw(st.sampled_from(["smooth", "ties", "constant", "peak"]))
+    kind = draw(st.sampled_from(["smooth", "ties", "constant", "flat", "steep", "peak"]))
     if kind == "smooth":
         return rng.gamma(0.5, size=(height, width)) + 1e-9
     if kind == "ties":
         return rng.integers(0, 4, (height, width)) / 4
     if kind == "constant":
-        return np.full((height, width), draw(st.sampled_from([0.0, 0.125, 1.0, 255.0])))
+        # Those that binary fractions cannot hold leave rounding errors as their deviation.
+        values = [0.0, 0.1, 0.125, 1 / (height * width), rng.random(), 1.0, 255.0]
+        return np.full((height, width), draw(st.sampled_from(values)))
+    if kind == "flat":
+        return 1 + rng.random((height, width)) * 1e-12
+    if kind == "steep":
+        return rng.random((height, width)) ** 30
     peak = np.zeros((height, width))
     peak[rng.integers(height), rng.integers(width)] = 1
     return peak
@@ -49,8 +55,8 @@ def maps(draw: st.DrawFn, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 @st.composite
 def fixations(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
-    """One to twelve points; duplicates and borders are as likely as anything else."""
-    count = draw(st.integers(1, 12))
+    """Some points; one alone, duplicates and borders are as likely as anything else."""
+    count = draw(st.sampled_from([1, 2, 5, 12, 90]))  # beyond 32, areas are counted in bins
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     points = rng.random((count, 2)) * (width, height)
     if draw(st.booleans()):
