@@ -77,7 +77,7 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
             yield f"scores/{name}: the row of {row['image_id']} contradicts itself"
     sizes = {r["image_id"]: (r["height"], r["width"]) for r in rows if r["status"] == "ok"}
     known, stored = set(scores["image_id"].to_pylist()), densities["image_id"].to_pylist()
-    early = [i for i in stored if i in known and i not in sizes]
+    early = {i for i in stored if i in known and i not in sizes}
     if [i for i in stored if i not in early] != list(sizes):
         yield f"densities/{name}: its images are not the `ok` ones of the scores"
         return
