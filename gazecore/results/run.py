@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import gazecore
+from gazecore.density.codec import FACTORS
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.decode import Limits
 from gazecore.results.directory import ShardedDirectory, claim, refuse_others
@@ -36,6 +37,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.shard_size < 1:
             raise InputError(f"shard_size must be positive, not {self.shard_size}")
+        if self.density_factor not in FACTORS:
+            raise InputError(f"density_factor must be one of {FACTORS}, not {self.density_factor}")
 
 
 class Run(ShardedDirectory):

@@ -117,7 +117,11 @@ def test_a_dry_run_writes_nothing_and_tells_what_is_to_do(
     listed = gazecore_here("score", "list.txt", *dry[2:])
     assert "1 images in 1 shards" in words(listed.stdout)
     assert "the sizes of 1 are not known" in words(listed.stdout)
-    for more, named in ((("--rate", "0"), "--rate"), (("--limit", "0"), "--limit")):
+    for more, named in (
+        (("--rate", "0"), "--rate"),
+        (("--limit", "0"), "--limit"),
+        (("--density-factor", "3"), "density_factor"),
+    ):
         refused = gazecore_here(*dry, *more)
         assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
         assert named in refused.stderr
