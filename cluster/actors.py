@@ -31,11 +31,13 @@ class Work:
         process: `Pipeline.process`, images to outcomes and results.
         commit: publishes a shard's outcomes and results.
         clock: where the time of `process` goes.
+        mend: publishes those of images of a shard that is done, if such are ever tried again.
     """
 
     process: Callable[..., tuple[Rows, Rows]]
     commit: Callable[[int, Rows, Rows], None]
     clock: StageClock
+    mend: Callable[[int, Rows, Rows], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,14 @@ class ShardActor:
         return node
 
     def process(
-        self, shard: int, images: pa.Table, crashed: frozenset[str], last_try: bool
+        self,
+        shard: int,
+        images: pa.Table,
+        crashed: frozenset[str],
+        last_try: bool,
+        is_part: bool,
     ) -> Done:
-        """Process and commit a shard."""
+        """Process and commit a shard, or those images of one that is done which failed."""
         counts = self._unfinished[shard] = [0, 0]
 
         def on_image(ok: bool) -> None:
@@ -94,7 +101,7 @@ class ShardActor:
 
         try:
             with structlog.contextvars.bound_contextvars(shard=shard):
-                outcomes = self._process(shard, images, crashed, last_try, on_image)
+                outcomes = self._process(shard, images, crashed, last_try, is_part, on_image)
         finally:
             del self._unfinished[shard]
             self._export()
@@ -113,15 +120,18 @@ class ShardActor:
         images: pa.Table,
         crashed: frozenset[str],
         last_try: bool,
+        is_part: bool,
         on_image: Callable[[bool], None],
     ) -> Rows:
         started, clock = time.monotonic(), self._work.clock
+        commit = self._work.mend if is_part else self._work.commit
+        assert commit is not None, "only jobs that can mend are given parts"
         with clock.shard():
             outcomes, results = self._work.process(
                 images, crashed=crashed, last_try=last_try, on_image=on_image
             )
             with clock.stage("write"):
-                self._work.commit(shard, outcomes, results)
+                commit(shard, outcomes, results)
         seconds = round(time.monotonic() - started, 3)
         failed = len(outcomes) - len(results)
         log.info("shard_done", ok=len(results), failed=failed, seconds=seconds)

@@ -52,6 +52,7 @@ class Tally:
         failed_shards: shard number to the reason that it could not be done.
         deaths: actors lost.
         times: where the time of committed shards went, summed over actors.
+        retried: images (ok, failed) among all of these that had failed in a run before.
     """
 
     ok: int = 0
@@ -61,14 +62,15 @@ class Tally:
     failed_shards: dict[int, str] = field(default_factory=dict)
     deaths: int = 0
     times: StageTimes = field(default_factory=StageTimes)
+    retried: tuple[int, int] = (0, 0)
 
     @property
     def failed(self) -> int:
         """Failed images of committed shards."""
         return sum(self.errors.values())
 
-    def add(self, done: Done) -> None:
-        """Count a committed shard."""
+    def add(self, done: Done, is_part: bool) -> None:
+        """Count a committed shard, or a part of one that was tried again."""
         self.shards += 1
         self.times += done.times
         for error, count in done.images.items():
@@ -76,6 +78,10 @@ class Tally:
                 self.ok += count
             else:
                 self.errors[error] = self.errors.get(error, 0) + count
+        if is_part:
+            ok = done.images.get(None, 0)
+            failed = sum(done.images.values()) - ok
+            self.retried = (self.retried[0] + ok, self.retried[1] + failed)
 
 
 class Slot:

@@ -122,6 +122,8 @@ def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tu
         rows.append(("failed", f"{count:,}  {error}"))
     for shard, reason in tally.failed_shards.items():
         rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
+    if any(tally.retried):
+        rows.append(("retried", f"{sum(tally.retried):,} that had failed: {tally.retried[0]:,} ok"))
     if tally.deaths:
         rows.append(("actors lost", f"{tally.deaths}, replaced"))
     rate = (tally.ok + tally.failed) / seconds

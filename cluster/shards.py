@@ -6,8 +6,9 @@ are found by halving. A shard that fails with an error of its own is tried again
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import ray
@@ -49,7 +50,11 @@ class _Task:
 
 
 def work_off(
-    planned: ShardedDirectory, job: Job, layout: ActorLayout, report: Callable[[Tally], None]
+    planned: ShardedDirectory,
+    job: Job,
+    layout: ActorLayout,
+    report: Callable[[Tally], None],
+    again: Iterable[Shard] = (),
 ) -> Tally:
     """Process every shard of the plan that is not done.
 
@@ -58,12 +63,13 @@ def work_off(
         job: what actors do.
         layout: how many actors, and how large.
         report: is called about once a second.
+        again: parts of shards that are done, to be tried again after that.
 
     Raises:
         RunFailed: actors cannot load the network, or die faster than they work.
     """
     done, tally = planned.shards_done(), Tally()
-    queue = _Queue(shards(planned, lambda number: number not in done))
+    queue = _Queue(chain(shards(planned, lambda number: number not in done), again))
     if queue.is_empty():
         return tally
     pool = Pool(job, layout, tally, report)
@@ -113,7 +119,7 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
             slot.shards.discard(task.shard.number)
             outcome = outcome_of(ref)
             if isinstance(outcome, Done):
-                tally.add(outcome)
+                tally.add(outcome, task.shard.is_part)
             elif is_death(outcome):
                 task.deaths += pool.lost(slot, actor, outcome)
                 (queue.again if task.deaths < MAX_DEATHS else suspects).append(task)
@@ -128,9 +134,8 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
 
 
 def _call(slot: Slot, task: _Task, crashed: frozenset[str]) -> ray.ObjectRef:
-    return slot.actor.process.remote(
-        task.shard.number, task.shard.images, crashed, task.errors == MAX_ERRORS - 1
-    )
+    shard, last_try = task.shard, task.errors == MAX_ERRORS - 1
+    return slot.actor.process.remote(shard.number, shard.images, crashed, last_try, shard.is_part)
 
 
 def _process_alone(pool: Pool, task: _Task, tally: Tally) -> None:
@@ -144,7 +149,7 @@ def _process_alone(pool: Pool, task: _Task, tally: Tally) -> None:
         outcome: Outcome = pool.finish(_call(slot, task, crashed))
         slot.shards.discard(task.shard.number)
         if isinstance(outcome, Done):
-            tally.add(outcome)
+            tally.add(outcome, task.shard.is_part)
             return
         if is_death(outcome):
             if pool.lost(slot, actor, outcome):

@@ -13,7 +13,7 @@ from gazecore.model.backbone import BackboneSpec, SentWeights, load_backbone
 from gazecore.model.bundle import parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.run import open_run
-from gazecore.results.write import commit_shard
+from gazecore.results.write import commit_shard, mend_shard
 from gazecore.scoring.pipeline import ReadingConfig
 from gazecore.scoring.scorer import Scorer, ScorerConfig
 from gazecore.storage import Location
@@ -55,7 +55,8 @@ class ScoringJob:
         )
         run = open_run(Location(self.run))
         scorer = Scorer(model, self.scorer)
-        return Work(scorer.score, functools.partial(commit_shard, run), scorer.clock)
+        commit, mend = (functools.partial(act, run) for act in (commit_shard, mend_shard))
+        return Work(scorer.score, commit, scorer.clock, mend)
 
 
 @dataclass(frozen=True)

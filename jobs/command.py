@@ -20,9 +20,14 @@ Options = TypeVar("Options")
 
 def show_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Print labelled facts, one a line."""
+    for line in labelled(rows):
+        out.print(line, soft_wrap=True)
+
+
+def labelled(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Labelled facts, one a line, with their labels as a column."""
     width = max(len(label) for label, _ in rows)
-    for label, value in rows:
-        out.print(f"{label:<{width}}  {value}", soft_wrap=True)
+    return [f"{label:<{width}}  {value}" for label, value in rows]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from gazecore.errors import InputError
 from gazecore.results.export import MapKind, dataset_names, picture_names, write_maps, write_model
 from gazecore.results.read import Results
 from gazecore.results.run import open_run
-from gazecore.results.verify import run_status
+from gazecore.results.status import run_status
 from gazecore.storage import Location
 from jobs.command import err, out, run_command
 

@@ -3,10 +3,12 @@
 import itertools
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import pyarrow as pa
+from rich.filesize import decimal
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.logs import configure_logging
@@ -22,8 +24,10 @@ from gazecore.images.decode import Limits
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.backbone import weights_to_send
 from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
+from gazecore.results.estimate import Estimate, estimate
 from gazecore.results.plan import images_in, update_plan
-from gazecore.results.run import RunSettings, begin_run
+from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.run import RunSettings, begin_run, find_run
 from gazecore.scoring.scorer import ScorerConfig
 from gazecore.storage import Location
 from jobs.command import err, run_command, show_rows
@@ -58,6 +62,16 @@ class ScoreOptions:
     limits: Limits = field(default_factory=Limits)
     limit: int | None = None
     """Take only the first images of the input, for a trial."""
+    retry_failed: bool = False
+    """After what is missing, take up the images again that failed in an earlier run of this
+    command. Rows of those that are fine now are replaced, the others stay failed."""
+    dry_run: bool = False
+    """Write nothing: list the input, and say what is planned, what of it is not done, how much
+    storage and how many requests that takes, and how many hours."""
+    rate: float | None = None
+    """For --dry-run: images per second of one actor, as a trial with --limit shows it. With
+    --actors it is multiplied by their number. Without it the hours are those at the rate of the
+    run's newest shards, if it has any."""
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
@@ -74,26 +88,34 @@ def score(options: ScoreOptions) -> int:
     configure_logging(Location(options.out).uri)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be positive, not {options.limit}")
+    if options.rate is not None and not options.rate > 0:
+        raise InputError(f"--rate must be positive, not {options.rate:g}")
     started = time.monotonic()
     bundle_bytes = read_bundle(options.model)
     bundle = parse_bundle(bundle_bytes, options.model)
     display_size = options.display_size or bundle.display_size
     listing = list_images(absolute_input(options.input))
-    first = next(listing)  # an input that is none is refused before anything is written
-    run = begin_run(
-        Location(options.out),
-        RunSettings(
-            input=absolute_input(options.input),
-            model=bundle.fingerprint,
-            display_size=display_size,
-            shard_size=options.shard_size,
-            density_factor=options.density_factor,
-            limits=options.limits,
-        ),
+    # An input that is none is refused before anything is written.
+    listing = itertools.chain([next(listing)], listing)
+    settings = RunSettings(
+        input=absolute_input(options.input),
+        model=bundle.fingerprint,
+        display_size=display_size,
+        shard_size=options.shard_size,
+        density_factor=options.density_factor,
+        limits=options.limits,
     )
+    if options.dry_run:
+        return dry_run(options, settings, listing)
+    run = begin_run(Location(options.out), settings)
     with err.status("planning"):
-        plan = update_plan(run, itertools.chain([first], listing), options.limit)
+        plan = update_plan(run, listing, options.limit)
         done = images_in(run, run.shards_done())
+    failed: dict[int, int] = {}
+    if options.retry_failed:
+        with err.status("looking for failed rows"):
+            failed = failed_images(run)
+        done -= sum(failed.values())
     tally = Tally()
     if done < plan.images:
         weights = weights_to_send(bundle.backbone, options.backbone_weights)
@@ -116,12 +138,57 @@ def score(options: ScoreOptions) -> int:
                 ),
                 layout,
                 report,
+                failed_parts(run, failed),
             )
     rows = summary_rows(tally, "scored", done, time.monotonic() - started)
+    if options.retry_failed and not failed:
+        rows.append(("retried", "nothing: no row was failed"))
     question = f'"SELECT {QUESTION} FROM scores ORDER BY information_bits DESC LIMIT 10"'
     ask = f"gazecore query {shlex.quote(run.location.uri)} {question}"
     show_rows([*rows, ("results", run.location.uri), ("ask", ask)])
     return 1 if tally.failed_shards else 0
+
+
+def dry_run(options: ScoreOptions, settings: RunSettings, listing: Iterator[pa.RecordBatch]) -> int:
+    """Say what the command would do, and what that takes; nothing is written."""
+    run = find_run(Location(options.out), settings)
+    with err.status("planning"):
+        found = estimate(run, listing, options.limit)
+    again = failed_images(run) if options.retry_failed else {}
+    images, shards = found.images + sum(again.values()), found.shards + len(again)
+    plan = (
+        f"{found.plan.images:,} images in {found.plan.shards:,} shards of {settings.shard_size:,}"
+    )
+    rows = [
+        ("dry run", "nothing is written"),
+        ("plan", f"{plan}; {found.plan.added:,} images are new"),
+        ("to do", f"{images:,} images in {shards:,} shards"),
+    ]
+    if again:
+        rows.append(("", f"{sum(again.values()):,} of them failed before"))
+    known = f"{decimal(found.bytes)} in {found.sized:,} images"
+    unknown = f"; the sizes of {images - found.sized:,} are not known"
+    rows += [
+        ("input", known + (unknown if images > found.sized else "")),
+        ("storage", f"{decimal(found.stored)} for scores and densities of {found.images:,} images"),
+        ("requests", f"{images:,} to read, one an image; {2 * shards:,} to write, two a shard"),
+        ("hours", hours(options, found, images)),
+    ]
+    show_rows(rows)
+    return 0
+
+
+def hours(options: ScoreOptions, found: Estimate, images: int) -> str:
+    """How long that many images take, and at which rate."""
+    if options.rate:
+        actors = options.cluster.bounds()[1] or 1
+        return (
+            f"{images / options.rate / actors / 3600:,.1f} with {actors:,} "
+            f"{'actors' if actors > 1 else 'actor'} of {options.rate:g} images/s"
+        )
+    if found.rate:
+        return f"{images / found.rate / 3600:,.1f} at this run's own {found.rate:.1f} images/s"
+    return "not known: --rate says how many images an actor does in a second"
 
 
 if __name__ == "__main__":

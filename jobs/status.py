@@ -1,15 +1,21 @@
 """How far a run is."""
 
+import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
+from rich.live import Live
+from rich.text import Text
 from tyro.conf import Positional, arg
 
-from gazecore.results.run import open_run
-from gazecore.results.verify import run_status
+from gazecore.errors import InputError
+from gazecore.results.run import Run, open_run
+from gazecore.results.status import RunCounter, Status
 from gazecore.storage import Location
-from jobs.command import run_command, show_rows
+from jobs.command import labelled, out, run_command, show_rows
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,11 @@ class StatusOptions:
 
     run: Positional[Annotated[str, arg(metavar="RUN")]]
     """The run directory, local or any fsspec URI."""
+    watch: bool = False
+    """Show it again and again until every planned image has a row: in place on a terminal, else one
+    line each time. A look lists the run's scores and reads those that are new. Ctrl-C ends it."""
+    every: float = 5.0
+    """Seconds between two looks of --watch."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,9 +37,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def status(options: StatusOptions) -> int:
-    """Count and print."""
+    """Count and print, once or until the run is complete."""
+    if not options.every > 0:
+        raise InputError(f"--every must be positive, not {options.every:g}")
     run = open_run(Location(options.run))
-    counts = run_status(run)
+    if options.watch:
+        watch(run, options.every)
+    else:
+        show_rows(status_rows(run, RunCounter(run).status()))
+    return 0
+
+
+def watch(run: Run, every: float) -> None:
+    """Count and show until the run is complete."""
+    counter = RunCounter(run)
+    live = Live(console=out, auto_refresh=False) if out.is_terminal else None
+    with live or contextlib.nullcontext():
+        while True:
+            counts = counter.status()
+            if live:
+                text = "\n".join(labelled(status_rows(run, counts)))
+                live.update(Text(text, overflow="fold"), refresh=True)
+            else:
+                out.print(status_line(counts), soft_wrap=True)
+            if counts.is_complete:
+                return
+            time.sleep(every)
+
+
+def status_rows(run: Run, counts: Status) -> list[tuple[str, str]]:
+    """All that is known, labelled."""
     rows = [
         ("input", run.settings.input),
         ("images", f"{counts.images:,} in {counts.shards:,} shards"),
@@ -39,9 +77,36 @@ def status(options: StatusOptions) -> int:
         ("rate", f"{counts.rate:.1f} images/s" if counts.rate else "not known yet"),
     ]
     if counts.rate and counts.missing:
-        rows.append(("left", f"{counts.missing / counts.rate / 3600:.1f} hours at that rate"))
-    show_rows(rows)
-    return 0
+        rows.append(("left", f"{_duration(counts.missing / counts.rate)} at that rate"))
+    if counts.missing:
+        rows.append(("last shard", _last_commit(counts)))
+    return rows
+
+
+def status_line(counts: Status) -> str:
+    """What changes while a run goes on, on one line."""
+    words = [
+        time.strftime("%H:%M:%S"),
+        f"{counts.ok + counts.failed:,} of {counts.images:,} images done",
+        f"{counts.failed:,} failed",
+        f"{counts.rate:.1f} images/s" if counts.rate else "rate not known yet",
+    ]
+    if counts.rate and counts.missing:
+        words.append(f"{_duration(counts.missing / counts.rate)} left")
+    if counts.missing:
+        words.append(f"last shard {_last_commit(counts)}")
+    return "  ".join(words)
+
+
+def _last_commit(counts: Status) -> str:
+    """How long ago a shard was finished: a run that stands still shows here."""
+    if counts.last_commit is None:
+        return "not known yet"
+    return f"{_duration(max(0.0, time.time() - counts.last_commit))} ago"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gazecore.results.run import open_run
-from gazecore.results.verify import problems, run_status
+from gazecore.results.status import run_status
+from gazecore.results.verify import problems
 from gazecore.storage import Location
 from jobs.command import out, run_command
 

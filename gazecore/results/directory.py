@@ -74,7 +74,11 @@ def claim(
         marker.publish(text.encode(), create=True)
         return
     except FileExistsError:
-        pass
+        refuse_others(marker, settings, what)
+
+
+def refuse_others(marker: Location, settings: Mapping[str, Any], what: str = "") -> None:
+    """Raise RunMismatch where a directory was begun with other settings; see `claim`."""
     try:
         found = json.loads(marker.read_bytes())
         old, new = (_flat(values) for values in (found, json.loads(json.dumps(dict(settings)))))

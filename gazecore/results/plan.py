@@ -30,10 +30,17 @@ _FIRST = b"gazecore.first_shard"
 
 @dataclass(frozen=True)
 class Shard:
-    """A slice of the plan: its number and its rows (schema PLAN)."""
+    """A slice of the plan.
+
+    Attributes:
+        number: in the plan.
+        images: its rows, schema PLAN.
+        is_part: it is done, and `images` are just those that are to be tried again.
+    """
 
     number: int
     images: pa.Table
+    is_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,9 +140,14 @@ def plan_parts(planned: ShardedDirectory) -> list[PlanPart]:
 
 def images_in(planned: ShardedDirectory, numbers: Container[int]) -> int:
     """How many images these shards hold."""
+    return count_images(plan_parts(planned), numbers)
+
+
+def count_images(parts: list[PlanPart], numbers: Container[int]) -> int:
+    """How many images these shards of a plan hold."""
     return sum(
         int(size)
-        for part in plan_parts(planned)
+        for part in parts
         for number, size in enumerate(part.sizes, start=part.first_shard)
         if number in numbers
     )

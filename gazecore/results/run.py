@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import gazecore
+from gazecore.density.codec import FACTORS
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.decode import Limits
-from gazecore.results.directory import ShardedDirectory, claim
+from gazecore.results.directory import ShardedDirectory, claim, refuse_others
 from gazecore.results.schema import VERSION
-from gazecore.storage import Location
+from gazecore.storage import TEMPORARY_SUFFIX, Location
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.shard_size < 1:
             raise InputError(f"shard_size must be positive, not {self.shard_size}")
+        if self.density_factor not in FACTORS:
+            raise InputError(f"density_factor must be one of {FACTORS}, not {self.density_factor}")
 
 
 class Run(ShardedDirectory):
@@ -55,18 +58,22 @@ def begin_run(location: Location, settings: RunSettings) -> Run:
         RunMismatch: run.json names other settings, which the message lists, or the directory
             holds something else.
     """
+    run = find_run(location, settings)
+    notes = {"schema_version": VERSION, "gazecore_version": gazecore.__version__}
+    claim(location / "run.json", asdict(settings), notes)
+    run.remove_temporaries()
+    return run
+
+
+def find_run(location: Location, settings: RunSettings) -> Run:
+    """The run that `begin_run` would start or go on with; nothing is written. Raises the same."""
     marker = location / "run.json"
     if marker.exists():
         open_run(location)  # of this format, and readable
-    else:
-        location.remove_temporaries()
-        if location.names():
-            raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
-    notes = {"schema_version": VERSION, "gazecore_version": gazecore.__version__}
-    claim(marker, asdict(settings), notes)
-    run = Run(location, settings)
-    run.remove_temporaries()
-    return run
+        refuse_others(marker, asdict(settings))
+    elif any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
+        raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
+    return Run(location, settings)
 
 
 def open_run(location: Location) -> Run:

@@ -1,9 +1,6 @@
 """Does a run directory hold what it promises?"""
 
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,62 +8,10 @@ import pyarrow as pa
 from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
 from gazecore.results.directory import shard_numbers
-from gazecore.results.plan import Shard, images_in, plan_parts, shards
+from gazecore.results.plan import Shard, plan_parts, shards
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, shard_name
 from gazecore.storage import Location
-
-_RATE_SHARDS = 64
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a run is: counts of images and shards; `errors` maps error classes to counts; `rate`
-    is images per second over the shards that were finished last, None before there are two."""
-
-    images: int
-    ok: int
-    failed: int
-    shards: int
-    shards_done: int
-    errors: dict[str, int]
-    rate: float | None
-
-    @property
-    def missing(self) -> int:
-        """Planned images without a row."""
-        return self.images - self.ok - self.failed
-
-
-def run_status(run: Run) -> Status:
-    """Count a run's images; only the column that tells is read."""
-    parts = plan_parts(run)
-    done = sorted(run.shards_done())
-    counts = Counter[str | None]()
-    with ThreadPoolExecutor(16) as pool:
-        columns = pool.map(lambda n: (run.scores / shard_name(n)).read_table(["error"]), done)
-        for errors in columns:
-            for value in errors["error"].value_counts().to_pylist():
-                counts[value["values"]] += value["counts"]
-    ok = counts.pop(None, 0)
-    return Status(
-        images=sum(part.images for part in parts),
-        ok=ok,
-        failed=counts.total(),
-        shards=sum(part.shards for part in parts),
-        shards_done=len(done),
-        errors={str(error): count for error, count in counts.most_common()},
-        rate=_rate(run),
-    )
-
-
-def _rate(run: Run) -> float | None:
-    """Images per second between the commits of the newest shards."""
-    times = sorted((when, name) for name, when in run.scores.modified().items())[-_RATE_SHARDS:]
-    newer = shard_numbers([name for _, name in times[1:]])
-    if not newer or times[-1][0] <= times[0][0]:
-        return None
-    return images_in(run, newer) / (times[-1][0] - times[0][0])
 
 
 def problems(run: Run) -> Iterator[str]:
@@ -131,10 +76,19 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
         if not fine:
             yield f"scores/{name}: the row of {row['image_id']} contradicts itself"
     sizes = {r["image_id"]: (r["height"], r["width"]) for r in rows if r["status"] == "ok"}
-    if densities["image_id"].to_pylist() != list(sizes):
+    known, stored = set(scores["image_id"].to_pylist()), densities["image_id"].to_pylist()
+    early = {i for i in stored if i in known and i not in sizes}
+    if [i for i in stored if i not in early] != list(sizes):
         yield f"densities/{name}: its images are not the `ok` ones of the scores"
         return
+    if early:
+        yield (
+            f"densities/{name} has {len(early)} densities of images that are `failed` in the "
+            "scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
+        )
     for row in densities.to_pylist():
+        if row["image_id"] in early:
+            continue
         where = f"densities/{name}: {row['image_id']}"
         values = np.array(row["log_density"], dtype=np.int16)
         total = float(np.exp(decode(values, row["log_offset"])).sum())

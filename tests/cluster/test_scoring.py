@@ -17,8 +17,10 @@ from PIL import Image
 from torchvision.models import vgg19
 
 import cluster.actors
+import cluster.shards
 from cluster.actors import ShardActor
 from cluster.pool import Tally
+from cluster.progress import summary_rows
 from cluster.session import ActorLayout, ClusterConfig, Node, nodes_in_use, plan_layout
 from cluster.shards import work_off
 from cluster.work import ScoringJob
@@ -28,11 +30,14 @@ from gazecore.images.listing import list_images
 from gazecore.model import vgg
 from gazecore.model.backbone import TINY_SPEC, BackboneSpec, TinyBackbone, weights_to_send
 from gazecore.model.bundle import ModelBundle, parse_bundle, read_bundle
-from gazecore.results.plan import update_plan
+from gazecore.model.deepgaze import DeepGaze
+from gazecore.results.plan import shards, update_plan
 from gazecore.results.read import Results
+from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.verify import problems
-from gazecore.scoring.scorer import ScorerConfig
+from gazecore.results.write import commit_shard
+from gazecore.scoring.scorer import Scorer, ScorerConfig
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.processes import scoring_actors
@@ -201,6 +206,38 @@ def test_an_image_that_kills_its_actor_becomes_a_failed_row(
     rows = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
     assert rows["a/killer.png"]["error"] == "crashed"
     assert all(row["status"] == "ok" for name, row in rows.items() if name != "a/killer.png")
+    assert list(problems(run)) == []
+
+
+@pytest.mark.usefixtures("_fragile")
+def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed(
+    photos: Path,
+    tmp_path: Path,
+    tiny: DeepGaze,
+    tiny_bytes: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("MAX_DEATHS", "SINGLE_TRIES"):  # each death takes seconds
+        monkeypatch.setattr(cluster.shards, name, 1)
+    Image.new("RGB", (64, 64), (255, 0, 255)).save(photos / "a" / "killer.png")
+    runs = [make_run(tmp_path / name, photos, shard_size=6) for name in ("run", "fresh")]
+    mended = photos / "a" / "photo-1.jpg"
+    picture = mended.read_bytes()
+    scorer = Scorer(tiny, ScorerConfig())
+    for run, content in zip(runs, (b"no picture", picture), strict=True):
+        mended.write_bytes(content)
+        for shard in shards(run):
+            rows = scorer.score(shard.images, crashed=frozenset({"a/killer.png"}))
+            commit_shard(run, shard.number, *rows)
+    scorer.close()
+    run, fresh = runs
+    failed = failed_images(run)
+    assert failed == {0: 2}
+    job, again = config(run, tiny_bytes), failed_parts(run, failed)
+    tally = work_off(run, job, ActorLayout(1, 0, 1), lambda tally: None, again)
+    assert (tally.ok, tally.errors, tally.retried) == (1, {"crashed": 1}, (1, 1))
+    assert ("retried", "2 that had failed: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
+    assert files(run) == files(fresh)
     assert list(problems(run)) == []
 
 

@@ -27,7 +27,8 @@ from gazecore.results.plan import PlanSummary, images_in, plan_parts, shards, up
 from gazecore.results.query import query
 from gazecore.results.run import Run, RunSettings, begin_run, open_run
 from gazecore.results.schema import DENSITIES, PLAN, SCORES, shard_name
-from gazecore.results.verify import problems, run_status
+from gazecore.results.status import run_status
+from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
 from gazecore.scoring.pipeline import failed_row
 from gazecore.scoring.scorer import summarise

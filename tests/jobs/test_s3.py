@@ -56,19 +56,24 @@ def test_images_in_and_results_out_over_s3(
     assert density.shape == (64, 96)
     assert np.exp(density).sum() == pytest.approx(1, abs=1e-5)
 
-    # The same command again does nothing; a new image is picked up; nothing secret was stored.
+    # The same command again does nothing to what is done; a new image is picked up, and one that
+    # was empty when it was planned is mended; nothing secret was stored.
     keys = {o["Key"]: o["ETag"] for o in client.list_objects_v2(Bucket="pictures")["Contents"]}
     make_photo(50).save(tmp_path / "new.jpg")
     client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/a b/new.jpg")
-    again = gazecore_command(*arguments)
+    client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/empty.png")
+    again = gazecore_command(*arguments, "--retry-failed")
     assert again.returncode == 0, again.stderr
-    assert "done before 8 scored 1" in words(again.stdout)
+    assert "done before 7 scored 2 retried 1 that had failed: 1 ok" in words(again.stdout)
+    mended = {f"runs/one/{folder}/shard-000002.parquet" for folder in ("scores", "densities")}
     objects = client.list_objects_v2(Bucket="pictures")["Contents"]
     for item in objects:
-        if item["Key"] in keys:
+        if item["Key"] in keys.keys() - mended - {"set/empty.png"}:
             assert item["ETag"] == keys[item["Key"]], item["Key"]
         body = client.get_object(Bucket="pictures", Key=item["Key"])["Body"].read()
         assert b"planted" not in body
+    counts = gazecore_command("status", "s3://pictures/runs/one", "--watch")
+    assert "9 of 9 images done  0 failed" in counts.stdout
     assert "planted" not in result.stdout + result.stderr + again.stdout + again.stderr
 
 

@@ -1,0 +1,127 @@
+"""How far a run is, counted once or again and again while it goes on."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from gazecore.results.directory import shard_numbers
+from gazecore.results.plan import PlanPart, count_images, plan_parts
+from gazecore.results.run import Run
+from gazecore.results.schema import shard_name
+
+_RATE_SHARDS = 64
+READERS = 16
+"""Files that are read at the same time."""
+_FILES_HELD = 1024
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        images, shards: planned.
+        ok, failed: images by the status of their row.
+        shards_done: shards that have rows.
+        errors: failed images by error class, the most frequent first.
+        rate: images per second over the shards that were finished last, None before there are two.
+        last_commit: when the newest of them was finished, seconds since 1970; None: not known.
+    """
+
+    images: int
+    ok: int
+    failed: int
+    shards: int
+    shards_done: int
+    errors: dict[str, int]
+    rate: float | None
+    last_commit: float | None
+
+    @property
+    def missing(self) -> int:
+        """Planned images without a row."""
+        return self.images - self.ok - self.failed
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned image has a row, and there are some."""
+        return self.images > 0 and not self.missing
+
+
+class RunCounter:
+    """Counts a run's images. Counting again reads the files that are new or were replaced."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._plan: list[str] = []
+        self._parts: list[PlanPart] = []
+        self._written: dict[int, float] = {}
+        self._counts: dict[int, dict[str | None, int]] = {}
+        self._total = Counter[str | None]()
+
+    def status(self) -> Status:
+        """Count. Raises InputError where a file is damaged."""
+        if (plan := self._run.plan.names()) != self._plan:
+            self._plan, self._parts = plan, plan_parts(self._run)
+        written = commit_times(self._run)
+        new = [number for number, when in written.items() if self._written.get(number) != when]
+        for number, counts in error_counts(self._run, new):
+            self._total.subtract(self._counts.get(number, {}))
+            self._total.update(counts)
+            self._counts[number] = counts
+        self._written = written
+        failed = {error: n for error, n in self._total.most_common() if error is not None and n}
+        return Status(
+            images=sum(part.images for part in self._parts),
+            ok=self._total[None],
+            failed=sum(failed.values()),
+            shards=sum(part.shards for part in self._parts),
+            shards_done=len(written),
+            errors=failed,
+            rate=commit_rate(self._parts, written),
+            last_commit=max(written.values(), default=0.0) or None,
+        )
+
+
+def run_status(run: Run) -> Status:
+    """Count a run's images once."""
+    return RunCounter(run).status()
+
+
+def error_counts(run: Run, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str | None, int]]]:
+    """Of each of these shards that are done, how many images ended with each error (None: ok).
+
+    Only the column that tells is decoded; a limited number of files is held.
+    """
+
+    def count(number: int) -> dict[str | None, int]:
+        errors = (run.scores / shard_name(number)).read_table(["error"])["error"]
+        return {row["values"]: row["counts"] for row in errors.value_counts().to_pylist()}
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(numbers), _FILES_HELD):
+            some = numbers[start : start + _FILES_HELD]
+            yield from zip(some, pool.map(count, some), strict=True)
+
+
+def commit_times(run: Run) -> dict[int, float]:
+    """When each shard that is done was written, seconds since 1970; 0 where it is not known."""
+    times = run.scores.modified()
+    numbers = shard_numbers(list(times) or run.scores.names())
+    return {number: times.get(shard_name(number), 0.0) for number in sorted(numbers)}
+
+
+def commit_rate(parts: list[PlanPart], written: Mapping[int, float]) -> float | None:
+    """Images per second between the commits of the newest shards; None before there are two.
+
+    Args:
+        parts: of the plan.
+        written: see `commit_times`.
+    """
+    newest = heapq.nlargest(_RATE_SHARDS, ((when, number) for number, when in written.items()))
+    if len(newest) < 2 or newest[0][0] <= newest[-1][0]:
+        return None
+    newer = {number for _, number in newest[:-1]}
+    return count_images(parts, newer) / (newest[0][0] - newest[-1][0])
