@@ -30,8 +30,12 @@ _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 class Location:
     """A directory or file on some storage: the file system and the path on it."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, **options: Any) -> None:
         """Open the storage of `uri`, a local path or an fsspec URI.
+
+        Args:
+            uri: where.
+            options: for the file system's class; none for a path.
 
         Raises:
             InputError: the protocol is unknown or its package is not installed.
@@ -39,8 +43,10 @@ class Location:
         try:
             if "\0" in uri:
                 raise ValueError("a path cannot hold a null byte")
-            # fsspec would take a `::` in a local name for a chain of file systems.
-            fs, path = fsspec.core.url_to_fs(uri) if "://" in uri else (LocalFileSystem(), uri)
+            if "://" in uri:
+                fs, path = fsspec.core.url_to_fs(uri, **options)
+            else:  # fsspec would take a `::` in a local name for a chain of file systems
+                fs, path = LocalFileSystem(), uri
         except Exception as error:  # every storage's constructor has its own kinds
             raise InputError(f"cannot open {uri}: {one_line(error)}") from error
         self.fs: Any = fs
@@ -162,9 +168,11 @@ class Location:
         temporary = f"{self.path}.{uuid.uuid4().hex}@{owner}{TEMPORARY_SUFFIX}"
         try:
             yield temporary
-        except BaseException:
+        except BaseException as error:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = self.path  # a full disk does not say where
             raise
 
     def remove_temporaries(self, of: str | None = None) -> None:

@@ -58,6 +58,10 @@ class ScoreOptions:
     limits: Limits = field(default_factory=Limits)
     limit: int | None = None
     """Take only the first images of the input, for a trial."""
+    fail_unanswered: bool = False
+    """Images that the storage does not answer for, while it does for most others of their shard,
+    become failed rows (storage_error) on the shard's third try. By default the shard is left for
+    the next run."""
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
@@ -111,7 +115,10 @@ def score(options: ScoreOptions) -> int:
                     threads=layout.cpus,
                     gpu=layout.gpus > 0,
                     scorer=ScorerConfig(
-                        display_size, options.limits, density_factor=options.density_factor
+                        display_size,
+                        options.limits,
+                        density_factor=options.density_factor,
+                        fail_unanswered=options.fail_unanswered,
                     ),
                 ),
                 layout,

@@ -5,9 +5,11 @@ in order; its metadata says which shard is the first. Planning again over the sa
 images that are new, in new shards, so a plan whose making was interrupted is simply made again.
 """
 
+import errno
 import io
 import tempfile
 from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
@@ -15,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.errors import InputError, RunMismatch, one_line
+from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.directory import ShardedDirectory
 from gazecore.results.schema import PLAN
@@ -60,12 +62,13 @@ def update_plan(
 
     Raises:
         InputError: one image_id stands for two URIs.
+        RunFailed: there is no room for temporary files.
     """
     known = plan_parts(planned)
     images = sum(part.images for part in known)
     next_shard = known[-1].first_shard + known[-1].shards if known else 0
     before = images
-    with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder, _room_in(folder):
         _spool(listing, f"{folder}/listed.parquet", limit)
         with duckdb.connect(config=DATABASE | {"temp_directory": folder}) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
@@ -155,6 +158,20 @@ def shards(
                 yield Shard(number, file.read_row_group(group))
 
 
+@contextmanager
+def _room_in(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        # An error of any other file bears that file's name.
+        if isinstance(error, OSError) and (error.errno != errno.ENOSPC or error.filename):
+            raise
+        raise RunFailed(
+            f"planning found no room for temporary files in {folder}: {one_line(error)}; "
+            "set TMPDIR to a folder with more"
+        ) from error
+
+
 def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> None:
     left = limit
     with pq.ParquetWriter(path, LISTED, compression="zstd") as writer:
@@ -206,7 +223,10 @@ def _write_part(planned: ShardedDirectory, number: int, first_shard: int, rows: 
     try:
         location.publish(buffer.getvalue(), create=True)
     except FileExistsError:
-        raise RunMismatch(
-            f"another process is planning {planned.location.uri}: wait for it, then run this again"
-        ) from None
+        # The same rows are as good as ours, and may be: the answer to the first PUT can be lost.
+        if location.read_bytes() != buffer.getvalue():
+            raise RunMismatch(
+                f"another process is planning {planned.location.uri}: wait for it, then run this "
+                "again"
+            ) from None
     return count
