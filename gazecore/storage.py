@@ -11,19 +11,26 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import stamina
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import InputError, one_line
 
 TEMPORARY_SUFFIX = ".tmp"
+
+READS = 3
+"""How often bytes that make no sense are fetched."""
+
+Read = TypeVar("Read")
+
 _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 
 
@@ -79,18 +86,27 @@ class Location:
         return data
 
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
-        """The whole Parquet file, or some of its columns.
+        """The whole Parquet file, or some of its columns. Raises InputError as `read_parquet`."""
+        return self.read_parquet(lambda file: pq.read_table(file, columns=columns))
+
+    def read_parquet(self, read: Callable[[pa.NativeFile], Read]) -> Read:
+        """Apply a function to the bytes of a Parquet file.
 
         The bytes are fetched first: Arrow's own threads that still read through Python's file
-        systems when a process ends can abort it.
+        systems when a process ends can abort it. Those that make no sense are fetched again: they
+        may have been cut on their way.
 
         Raises:
             InputError: it is not a Parquet file, or lacks a column.
         """
         try:
-            return pq.read_table(pa.BufferReader(self.read_bytes()), columns=columns)
+            attempts = 1 if self.is_local else READS
+            for attempt in stamina.retry_context(on=pa.ArrowException, attempts=attempts):
+                with attempt:
+                    return read(pa.BufferReader(self.read_bytes()))
         except pa.ArrowException as error:
             raise InputError(f"{self.uri} is not a readable table: {one_line(error)}") from error
+        raise AssertionError
 
     def names(self) -> list[str]:
         """Sorted names of the files directly inside; empty where there is no directory."""

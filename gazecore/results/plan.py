@@ -152,7 +152,7 @@ def shards(
         numbers = range(part.first_shard, part.first_shard + part.shards)
         if not any(wanted(number) for number in numbers):
             continue
-        file = pq.ParquetFile(pa.BufferReader(part.location.read_bytes()))
+        file = part.location.read_parquet(pq.ParquetFile)
         for group, number in enumerate(numbers):
             if wanted(number):
                 yield Shard(number, file.read_row_group(group))

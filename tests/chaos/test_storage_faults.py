@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import boto3
 import botocore.retryhandler
@@ -63,6 +62,10 @@ class Storage:
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=key)
 
+    def plan(self, name: str) -> Run:
+        """Plan a run of this bucket, or plan it again."""
+        return plan(self.source, f"s3://{self.bucket}/runs/{name}")
+
     def files(self, name: str) -> dict[str, bytes]:
         """Every object of a run in this bucket."""
         prefix = f"runs/{name}/"
@@ -113,16 +116,16 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def plan(storage: Storage, name: str) -> Run:
-    settings = RunSettings(storage.source, "tiny", "1024", 3, 4, Limits())
-    run = begin_run(Location(f"s3://{storage.bucket}/runs/{name}"), settings)
-    update_plan(run, list_images(storage.source))
+def plan(source: str, out: str, shard_size: int = 3) -> Run:
+    settings = RunSettings(source, "tiny", "1024", shard_size, 4, Limits())
+    run = begin_run(Location(out), settings)
+    update_plan(run, list_images(source))
     return run
 
 
-def work_off(run: Run, model: DeepGaze, **config: Any) -> None:
+def work_off(run: Run, model: DeepGaze) -> None:
     """What an actor does with the shards that are not done, in this process."""
-    scorer = Scorer(model, ScorerConfig(fetchers=4, **config))
+    scorer = Scorer(model, ScorerConfig(fetchers=2))
     done = run.shards_done()
     try:
         for shard in shards(run, lambda number: number not in done):
@@ -157,7 +160,7 @@ def is_image(method: str, path: str) -> bool:
 
 
 def is_any(method: str, path: str) -> bool:
-    return is_image(method, path) or "list-type=" in path or method == "PUT"
+    return is_image(method, path) or "list-type=" in path or method == "PUT" or "/plan/" in path
 
 
 @pytest.mark.usefixtures("at_once")
@@ -179,9 +182,9 @@ def test_faults_that_pass_leave_no_trace(
     times: int,
     meets: Callable[[str, str], bool],
 ) -> None:
-    work_off(plan(storage, "undisturbed"), tiny)
+    work_off(storage.plan("undisturbed"), tiny)
     storage.proxy.force = at_first(fault, times, meets)
-    run = plan(storage, "disturbed")
+    run = storage.plan("disturbed")
     work_off(run, tiny)
     assert storage.proxy.faults[fault] >= (2 * PHOTOS if meets in (is_image, is_any) else 1)
     assert storage.files("disturbed") == storage.files("undisturbed")
@@ -193,8 +196,8 @@ def test_faults_that_stay_fail_the_shard_and_no_image(
     storage: Storage, tiny: DeepGaze, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gazecore.images.fetch, "RETRY_SECONDS", 0.5)
-    work_off(plan(storage, "undisturbed"), tiny)
-    run = plan(storage, "disturbed")
+    work_off(storage.plan("undisturbed"), tiny)
+    run = storage.plan("disturbed")
     storage.proxy.force = lambda method, path: fault if "/4.jpg" in path else None
     with pytest.raises(StorageUnavailable, match=rf"{storage.source}/4\.jpg: \w+: .") as caught:
         work_off(run, tiny)
@@ -209,7 +212,7 @@ def test_the_first_unanswered_image_ends_its_shards_try(
     storage: Storage, tiny: DeepGaze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gazecore.images.fetch, "RETRY_SECONDS", 1)
-    run = plan(storage, "run")
+    run = storage.plan("run")
     asked: Counter[str] = Counter()
 
     def force(method: str, path: str) -> str | None:
@@ -239,7 +242,7 @@ def test_a_listing_that_changes_between_its_pages(storage: Storage, tiny: DeepGa
                 storage.delete("set/7.jpg")
 
     storage.proxy.before = change
-    run = plan(storage, "run")
+    run = storage.plan("run")
     assert len(pages) == 2  # and no page is asked for twice
     planned = [i for shard in shards(run) for i in shard.images["image_id"].to_pylist()]
     assert planned == [f"{name}.jpg" for name in (0, 1, 2, 3, 4, 5, 55, 6, 8)]
@@ -247,7 +250,7 @@ def test_a_listing_that_changes_between_its_pages(storage: Storage, tiny: DeepGa
     gone = {"1.jpg": "not_found"}
     assert errors(run) == dict.fromkeys(planned) | gone
     # The next plan has what this one could not see, and each image once.
-    run = plan(storage, "run")
+    run = storage.plan("run")
     work_off(run, tiny)
     assert errors(run) == dict.fromkeys([*planned, "00.jpg"]) | gone
     assert list(problems(run)) == []
@@ -271,7 +274,7 @@ def test_a_listing_that_breaks_off_plans_nothing(
     assert reason in ended.stderr
     assert storage.files("run") == {}
     storage.proxy.force = lambda method, path: None
-    assert sum(shard.images.num_rows for shard in shards(plan(storage, "run"))) == PHOTOS
+    assert sum(shard.images.num_rows for shard in shards(storage.plan("run"))) == PHOTOS
 
 
 @pytest.mark.usefixtures("at_once")
@@ -291,7 +294,7 @@ def test_an_input_that_does_not_answer_is_not_called_empty(storage: Storage) -> 
 
 
 def test_an_object_that_is_deleted_between_plan_and_read(storage: Storage, tiny: DeepGaze) -> None:
-    run = plan(storage, "run")
+    run = storage.plan("run")
     storage.delete("set/4.jpg")
     work_off(run, tiny)
     ids = [f"{number}.jpg" for number in range(PHOTOS)]
@@ -306,7 +309,7 @@ def test_an_object_that_is_overwritten_between_plan_and_read_is_scored_as_it_is(
 ) -> None:
     old, new = photo(4), photo(40, *size)
     assert (len(new) < len(old)) == (size == (48, 32))
-    run = plan(storage, "run")
+    run = storage.plan("run")
     if when == "while it is read":
         # The first answer is cut; the second is of the new object.
         storage.proxy.force = at_first("truncated", 1, lambda method, path: "/4.jpg" in path)
@@ -322,7 +325,7 @@ def test_an_object_that_is_overwritten_between_plan_and_read_is_scored_as_it_is(
     else:
         storage.put("set/4.jpg", new)
     work_off(run, tiny)
-    work_off(plan(storage, "planned after"), tiny)
+    work_off(storage.plan("planned after"), tiny)
     assert results(storage.files("run")) == results(storage.files("planned after"))
     rows = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
     assert (rows["4.jpg"]["width"], rows["4.jpg"]["height"]) == size
@@ -331,11 +334,63 @@ def test_an_object_that_is_overwritten_between_plan_and_read_is_scored_as_it_is(
 def test_an_object_that_was_empty_when_it_was_planned(storage: Storage, tiny: DeepGaze) -> None:
     storage.put("set/4.jpg", b"")
     storage.put("set/5.jpg", b"")
-    run = plan(storage, "run")
+    run = storage.plan("run")
     storage.put("set/4.jpg", photo(4))
     work_off(run, tiny)
     assert errors(run)["4.jpg"] is None
     assert errors(run)["5.jpg"] == "decode_error"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
+    """A file system of its own at `folder`; yields what gives it another size."""
+    folder.mkdir()
+
+    def mount(options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    ended = mount(f"size={kilobytes}k")
+    if ended.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {ended.stderr.strip()}")
+    try:
+        yield lambda size: mount(f"remount,size={size}k").check_returncode()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def local_files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_disk_that_is_full_when_a_run_is_planned(
+    photos: Path, tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "disk", kilobytes=4) as resize:  # room for one file, run.json
+        out = tmp_path / "disk" / "run"
+        arguments = ("score", str(photos), "--out", str(out), "--model", tiny_file)
+        for _ in range(2):
+            ended = run_here(tmp_path, *arguments)
+            assert ended.returncode == 1
+            assert len(ended.stderr.splitlines()) == 1
+            assert "OSError: [Errno 28] No space left on device" in ended.stderr
+            assert f"{out}/plan/part-00000.parquet" in ended.stderr
+            assert list(local_files(out)) == ["run.json"]
+        resize(1000)
+        with small_disk(tmp_path / "temporary", kilobytes=4):
+            (tmp_path / "temporary" / "other").write_bytes(b"x" * 4096)
+            monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+            ended = run_here(tmp_path, *arguments)
+            assert ended.returncode == 1
+            assert len(ended.stderr.splitlines()) == 1
+            assert f"no room for temporary files in {tmp_path}/temporary/" in ended.stderr
+            assert [path.name for path in (tmp_path / "temporary").iterdir()] == ["other"]
+        assert list(local_files(out)) == ["run.json"]
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        run = open_run(Location(str(out)))
+        assert update_plan(run, list_images(str(photos))).images == 10
 
 
 class HastyActor(ShardActor):
@@ -378,7 +433,7 @@ def test_the_command_names_what_it_could_not_do_and_the_next_one_does_it(
     tiny: DeepGaze,
     tiny_file: str,
 ) -> None:
-    work_off(plan(storage, "undisturbed"), tiny)
+    work_off(storage.plan("undisturbed"), tiny)
     truth = results(storage.files("undisturbed"))
     arguments = (storage.source, "--out", f"s3://{storage.bucket}/runs/run", "--model", tiny_file,
                  "--shard-size", "3", "--gpus-per-actor", "0")  # fmt: skip
@@ -412,36 +467,17 @@ def test_the_command_names_what_it_could_not_do_and_the_next_one_does_it(
     assert list(problems(open_run(Location(f"s3://{storage.bucket}/runs/run")))) == []
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
-    """A file system of its own at `folder`; yields what gives it another size."""
-    folder.mkdir()
-
-    def mount(options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    ended = mount(f"size={kilobytes}k")
-    if ended.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {ended.stderr.strip()}")
-    try:
-        yield lambda size: mount(f"remount,size={size}k").check_returncode()
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def local_files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def test_a_disk_that_fills_up_while_a_run_writes(
-    command: Callable[..., tuple[int, str, str]], photos: Path, tiny_file: str, tmp_path: Path
+    command: Callable[..., tuple[int, str, str]],
+    photos: Path,
+    tiny: DeepGaze,
+    tiny_file: str,
+    tmp_path: Path,
 ) -> None:
+    undisturbed = str(tmp_path / "undisturbed")
+    work_off(plan(str(photos), undisturbed, shard_size=1), tiny)
+    truth = results(local_files(Path(undisturbed)))
     arguments = (str(photos), "--model", tiny_file, "--shard-size", "1", "--gpus-per-actor", "0")
-    assert command(*arguments, "--out", str(tmp_path / "undisturbed"))[0] == 0
-    truth = local_files(tmp_path / "undisturbed")
     whole = sum(-(-len(data) // 4096) * 4 for data in truth.values())
     with small_disk(tmp_path / "disk", kilobytes=whole * 6 // 10) as resize:
         out = tmp_path / "disk" / "run"
@@ -452,45 +488,13 @@ def test_a_disk_that_fills_up_while_a_run_writes(
         )
         assert len(named) >= 2
         assert "shard_error" in log
-        found = local_files(out)
+        assert not [path for path in out.rglob("*") if path.suffix == ".tmp"]
+        found = results(local_files(out))
         assert found.items() < truth.items()
-        assert sum(name.startswith("scores") for name in found) == len(photos_of(photos)) - len(
-            named
-        )
+        assert sum(name.startswith("scores") for name in found) == 10 - len(named)
         resize(2 * whole)
         code, said, _ = command(*arguments, "--out", str(out))
         assert code == 0
         assert f"scored {len(named)}" in said
-        assert local_files(out) == truth
-
-
-def photos_of(folder: Path) -> list[Path]:
-    return list(folder.rglob("*.jpg"))
-
-
-def test_a_disk_that_is_full_when_a_run_is_planned(
-    photos: Path, tiny_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with small_disk(tmp_path / "disk", kilobytes=4) as resize:  # room for one file, run.json
-        out = tmp_path / "disk" / "run"
-        arguments = ("score", str(photos), "--out", str(out), "--model", tiny_file)
-        for _ in range(2):
-            ended = run_here(tmp_path, *arguments)
-            assert ended.returncode == 1
-            assert len(ended.stderr.splitlines()) == 1
-            assert "OSError: [Errno 28] No space left on device" in ended.stderr
-            assert f"{out}/plan/part-00000.parquet" in ended.stderr
-            assert list(local_files(out)) == ["run.json"]
-        resize(1000)
-        with small_disk(tmp_path / "temporary", kilobytes=4):
-            (tmp_path / "temporary" / "other").write_bytes(b"x" * 4096)
-            monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-            ended = run_here(tmp_path, *arguments)
-            assert ended.returncode == 1
-            assert len(ended.stderr.splitlines()) == 1
-            assert f"no room for temporary files in {tmp_path}/temporary/" in ended.stderr
-            assert [path.name for path in (tmp_path / "temporary").iterdir()] == ["other"]
-        assert list(local_files(out)) == ["run.json"]
-        monkeypatch.setattr(tempfile, "tempdir", None)
-        run = open_run(Location(str(out)))
-        assert update_plan(run, list_images(str(photos))).images == len(photos_of(photos))
+        assert results(local_files(out)) == truth
+        assert list(problems(open_run(Location(str(out))))) == []

@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision.models import vgg19
 
 import cluster.actors
+import cluster.shards
 from cluster.actors import ShardActor
 from cluster.pool import Tally
 from cluster.session import ActorLayout, ClusterConfig, Node, nodes_in_use, plan_layout
@@ -229,6 +230,20 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
     (obstacle / "in the way").rmdir()
     obstacle.rmdir()
     assert score(run, tiny_bytes).shards == 1
+    assert list(problems(run)) == []
+
+
+def test_a_run_ends_where_one_shard_after_the_other_fails(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.shards, "MAX_IN_A_ROW", 3)
+    run = make_run(tmp_path / "run", photos, shard_size=1)
+    # A file where the folder of all shards should be.
+    Path(run.densities.path).write_bytes(b"in the way")
+    with pytest.raises(RunFailed, match=r"4 shards failed one after the other.*densities"):
+        score(run, tiny_bytes, ActorLayout(1, 0, 1))
+    Path(run.densities.path).unlink()
+    assert score(run, tiny_bytes, ActorLayout(1, 0, 1)).shards == 10
     assert list(problems(run)) == []
 
 
