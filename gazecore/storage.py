@@ -20,6 +20,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import stamina
+from botocore.exceptions import FlexibleChecksumError
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import InputError, one_line
@@ -30,6 +31,8 @@ READS = 3
 """How often bytes that make no sense are fetched."""
 
 Read = TypeVar("Read")
+
+_CUT = (pa.ArrowException, FlexibleChecksumError)
 
 _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 
@@ -100,13 +103,17 @@ class Location:
             InputError: it is not a Parquet file, or lacks a column.
         """
         try:
-            attempts = 1 if self.is_local else READS
-            for attempt in stamina.retry_context(on=pa.ArrowException, attempts=attempts):
+            for attempt in self.reads():
                 with attempt:
                     return read(pa.BufferReader(self.read_bytes()))
         except pa.ArrowException as error:
             raise InputError(f"{self.uri} is not a readable table: {one_line(error)}") from error
         raise AssertionError
+
+    def reads(self) -> Iterator[stamina.Attempt]:
+        """Attempts at reading a Parquet file whose bytes may be cut on their way."""
+        attempts = 1 if self.is_local else READS
+        return iter(stamina.retry_context(on=_CUT, attempts=attempts))
 
     def names(self) -> list[str]:
         """Sorted names of the files directly inside; empty where there is no directory."""

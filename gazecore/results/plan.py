@@ -119,8 +119,9 @@ def plan_parts(planned: ShardedDirectory) -> list[PlanPart]:
         if name.startswith("part-") and name.endswith(".parquet"):
             location = planned.plan / name
             try:
-                with location.fs.open(location.path, "rb") as file:
-                    metadata = pq.read_metadata(file)
+                for attempt in location.reads():
+                    with attempt, location.fs.open(location.path, "rb") as file:
+                        metadata = pq.read_metadata(file)
                 first = int(metadata.metadata[_FIRST])
             except (pa.ArrowException, KeyError, TypeError) as error:
                 raise InputError(f"{location.uri} is damaged: {one_line(error)}") from error
