@@ -1,5 +1,6 @@
 """What people see while a run goes on: a live line on a terminal, a log line elsewhere."""
 
+import itertools
 import time
 from types import TracebackType
 
@@ -14,6 +15,9 @@ from gazecore.scoring.stages import STAGES, StageTimes, verdict
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
+
+MAX_NAMED = 20
+"""How many shards that could not be done the last words name."""
 
 
 class ProgressReport:
@@ -120,8 +124,11 @@ def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tu
     rows.append((did, f"{tally.ok:,}"))
     for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
         rows.append(("failed", f"{count:,}  {error}"))
-    for shard, reason in tally.failed_shards.items():
+    for shard, reason in itertools.islice(tally.failed_shards.items(), MAX_NAMED):
         rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
+    if len(tally.failed_shards) > MAX_NAMED:
+        more = len(tally.failed_shards) - MAX_NAMED
+        rows.append(("not done", f"{more:,} more shards (shard_error in the log)"))
     if any(tally.retried):
         rows.append(("retried", f"{sum(tally.retried):,} that had failed: {tally.retried[0]:,} ok"))
     if tally.deaths:

@@ -24,6 +24,10 @@ from gazecore.results.plan import Shard, shards
 MAX_ERRORS = 3
 """How often a shard may fail with an error of its own before the run goes on without it."""
 
+MAX_IN_A_ROW = 20
+"""How many new shards, for each actor, may fail one after the other; more than that is a storage
+that is gone or full."""
+
 MAX_DEATHS = 2
 """How many actors a shard may lose before it is taken up alone."""
 
@@ -66,7 +70,8 @@ def work_off(
         again: parts of shards that are done, to be tried again after that.
 
     Raises:
-        RunFailed: actors cannot load the network, or die faster than they work.
+        RunFailed: actors cannot load the network, or die faster than they work; or one shard after
+            the other fails.
     """
     done, tally = planned.shards_done(), Tally()
     queue = _Queue(chain(shards(planned, lambda number: number not in done), again))
@@ -109,6 +114,7 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
     """Process shards on all actors; returns those that kept losing theirs."""
     suspects: list[_Task] = []
     flying: dict[ray.ObjectRef, tuple[Slot, ray.actor.ActorHandle, _Task]] = {}
+    in_a_row = 0
     while flying or not queue.is_empty():
         while (slot := pool.free_slot()) and (task := queue.pop()):
             slot.shards.add(task.shard.number)
@@ -120,6 +126,7 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
             outcome = outcome_of(ref)
             if isinstance(outcome, Done):
                 tally.add(outcome, task.shard.is_part)
+                in_a_row = 0
             elif is_death(outcome):
                 task.deaths += pool.lost(slot, actor, outcome)
                 (queue.again if task.deaths < MAX_DEATHS else suspects).append(task)
@@ -128,8 +135,15 @@ def _drain(pool: Pool, queue: _Queue, tally: Tally) -> list[_Task]:
                         f"{len(suspects)} shards lost {MAX_DEATHS} actors each: look for a broken "
                         "machine or too little memory; the same command continues"
                     )
-            elif not _give_up(task, outcome, tally):
-                queue.later.append(task)
+            else:
+                in_a_row += task.errors == 0
+                if in_a_row > MAX_IN_A_ROW * max(1, len(pool.slots)):
+                    raise RunFailed(
+                        f"{in_a_row} shards failed one after the other, the last with "
+                        f"{cause_of(outcome)}; the same command continues, once that is mended"
+                    )
+                if not _give_up(task, outcome, tally):
+                    queue.later.append(task)
     return suspects
 
 

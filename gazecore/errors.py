@@ -75,7 +75,7 @@ class AccessDenied(ImageError):
 
 
 class StorageError(ImageError):
-    """The storage does not give this one object, though it gives others."""
+    """What the URI names cannot be read as a file, now or later."""
 
     code = "storage_error"
 

@@ -49,6 +49,9 @@ class FeaturesOptions:
     shard_size: int = 16
     """Images per shard, the unit of work, of retry and of commit."""
     limits: Limits = field(default_factory=Limits)
+    fail_unanswered: bool = False
+    """Images that the storage does not answer for, while it does for most others of their shard,
+    become failed rows (storage_error) on the shard's third try."""
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
@@ -83,7 +86,9 @@ def features(options: FeaturesOptions) -> int:
                 weights,
                 threads=layout.cpus,
                 gpu=layout.gpus > 0,
-                reading=ReadingConfig(options.display_size, options.limits),
+                reading=ReadingConfig(
+                    options.display_size, options.limits, fail_unanswered=options.fail_unanswered
+                ),
                 mirrored=options.mirrored,
             )
             tally = work_off(cache, job, layout, report)

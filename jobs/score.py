@@ -72,6 +72,10 @@ class ScoreOptions:
     """For --dry-run: images per second of one actor, as a trial with --limit shows it. With
     --actors it is multiplied by their number. Without it the hours are those at the rate of the
     run's newest shards, if it has any."""
+    fail_unanswered: bool = False
+    """Images that the storage does not answer for, while it does for most others of their shard,
+    become failed rows (storage_error) on the shard's third try. By default the shard is left for
+    the next run."""
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
@@ -133,7 +137,10 @@ def score(options: ScoreOptions) -> int:
                     threads=layout.cpus,
                     gpu=layout.gpus > 0,
                     scorer=ScorerConfig(
-                        display_size, options.limits, density_factor=options.density_factor
+                        display_size,
+                        options.limits,
+                        density_factor=options.density_factor,
+                        fail_unanswered=options.fail_unanswered,
                     ),
                 ),
                 layout,

@@ -1,11 +1,11 @@
 """URIs become bytes. What is gone for good is told apart from what may come back."""
 
 import errno
+from threading import Event
 
 import aiohttp
 import stamina
 from botocore.exceptions import ParamValidationError
-from fsspec import AbstractFileSystem
 
 from gazecore.errors import (
     AccessDenied,
@@ -25,24 +25,35 @@ RETRY_SECONDS = 60
 
 _FINAL_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
 
-
-_CREDENTIAL_CODES = {
+_PASSING_CODES = {
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+    "AuthorizationHeaderMalformed", "IncompleteBody", "400",
 }  # fmt: skip
+"""What S3 says of credentials, clocks and regions, and nothing of the object: who comes with valid
+keys may find it. s3fs takes some of them for a refusal of access and some for a bad argument."""
+
+_PASSING_STATUS = {408, 425, 429}
+"""Among HTTP's 4xx, those that a later request need not meet."""
+
+_ONE_TRY = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 
 
 class StorageUnavailable(GazecoreError):
     """The storage did not answer within the retries; nothing is known about the image itself."""
 
 
-def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
+def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = None) -> bytes:
     """Read one object.
+
+    What may pass is tried again for RETRY_SECONDS, after waits that double from 0.1 to 15 seconds
+    and up to a second more each, by chance, so that many readers do not come back together.
 
     Args:
         uri: a path or URI.
         size: in bytes, if the plan knows it; spares a request for objects over the cap.
         limits: the byte cap; of a larger object, at most one byte more than the cap is read.
+        given_up: is set once nobody waits for the object: it is not tried again then.
 
     Raises:
         NotFound, AccessDenied, StorageError, TooLarge: final for this image.
@@ -50,11 +61,13 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
     """
     if size is not None and size > limits.max_bytes:
         raise _too_large(limits)
-    if size == 0:
-        return b""
+
+    def may_pass(error: Exception) -> bool:
+        return not isinstance(error, ImageError) and not (given_up and given_up.is_set())
+
     try:
         for attempt in stamina.retry_context(
-            on=_is_transient, attempts=None, timeout=RETRY_SECONDS, wait_max=15
+            on=may_pass, attempts=None, timeout=RETRY_SECONDS, wait_max=15
         ):
             with attempt:
                 data = _read(uri, size, limits)
@@ -69,44 +82,66 @@ def fetch(uri: str, size: int | None, limits: Limits) -> bytes:
 
 def _read(uri: str, size: int | None, limits: Limits) -> bytes:
     try:
-        location = Location(uri)
-        data = _read_capped(location.fs, location.path, limits.max_bytes + 1)
+        location = _open(uri)
+        data = _read_capped(location, limits.max_bytes + 1)
         if size is not None and len(data) < min(size, limits.max_bytes + 1):
             _refuse_part(location, data)
         return data
-    except (FileNotFoundError, InputError) as error:
+    except InputError as error:
+        cause = error.__cause__
+        if isinstance(cause, ConnectionError | TimeoutError):
+            raise cause from None  # some storages connect as soon as they are named
         raise NotFound(one_line(error)) from error
-    except PermissionError as error:
-        if _code(error) in _CREDENTIAL_CODES:
-            raise  # the object may well be there for who comes with valid keys
-        raise AccessDenied(one_line(error)) from error
+    except FileNotFoundError as error:
+        raise NotFound(one_line(error)) from error
     except aiohttp.ClientResponseError as error:
         if error.status in (404, 410):
             raise NotFound(one_line(error)) from error
         if error.status in (401, 403):
             raise AccessDenied(one_line(error)) from error
+        if 400 <= error.status < 500 and error.status not in _PASSING_STATUS:
+            raise StorageError(one_line(error)) from error
         raise
     except (ValueError, TypeError, ParamValidationError) as error:
         raise StorageError(f"not a usable URI: {one_line(error)}") from error
     except OSError as error:
+        if _code(error) in _PASSING_CODES:
+            raise
+        if isinstance(error, PermissionError):
+            raise AccessDenied(one_line(error)) from error
         if error.errno in _FINAL_ERRNOS:
             raise StorageError(one_line(error)) from error
         raise
 
 
-def _code(error: PermissionError) -> str | None:
-    """S3's own word for why access was refused."""
+def _open(uri: str) -> Location:
+    """The object, on a storage that leaves it to `fetch` to try again.
+
+    On S3 two layers of clients would each do so on their own: minutes for a single attempt.
+    """
+    if not uri.startswith(("s3://", "s3a://")):
+        return Location(uri)
+    location = Location(uri, **_ONE_TRY)
+    location.fs.retries = 1
+    return location
+
+
+def _code(error: Exception) -> str | None:
+    """S3's own word for why a request was refused."""
     response = getattr(error.__cause__, "response", None)
     return response["Error"].get("Code") if response and "Error" in response else None
 
 
-def _read_capped(fs: AbstractFileSystem, path: str, end: int) -> bytes:
+def _read_capped(location: Location, end: int) -> bytes:
     try:
-        data: bytes = fs.cat_file(path, start=0, end=end)
+        data: bytes = location.fs.cat_file(location.path, start=0, end=end)
         return data
-    except OSError as error:
-        # S3 refuses any range of an empty object.
-        if error.errno == errno.EINVAL and fs.info(path)["size"] == 0:
+    except (OSError, aiohttp.ClientResponseError) as error:
+        # S3 and HTTP refuse any range of an empty object.
+        refused = getattr(error, "status", None) == 416 or (
+            isinstance(error, OSError) and error.errno == errno.EINVAL
+        )
+        if refused and _code(error) not in _PASSING_CODES and _size_now(location) == 0:
             return b""
         raise
 
@@ -116,14 +151,18 @@ def _refuse_part(location: Location, data: bytes) -> None:
 
     A body that was cut on its way can bear a header that says it was not.
     """
-    location.fs.invalidate_cache(location.path)
-    there = location.fs.info(location.path)["size"]
+    there = _size_now(location)
     if len(data) != there:
         raise OSError(f"{len(data)} bytes came of {there}")
 
 
-def _is_transient(error: Exception) -> bool:
-    return not isinstance(error, ImageError)
+def _size_now(location: Location) -> int:
+    location.fs.invalidate_cache(location.path)
+    try:
+        size: int = location.fs.info(location.path)["size"]
+        return size
+    except PermissionError as error:  # why, only the answer to the next GET can say
+        raise OSError(f"its size is refused: {one_line(error)}") from None
 
 
 def _too_large(limits: Limits) -> TooLarge:

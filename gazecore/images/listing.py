@@ -4,8 +4,10 @@ Everything is yielded in pieces, so an input of any length is listed in bounded 
 other than S3 and local disks, one directory is held at a time).
 """
 
+import errno
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +15,10 @@ import fsspec.asyn
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError, ParamValidationError
+from fsspec.utils import glob_translate
 
-from gazecore.errors import InputError, one_line
+from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.images.decode import SUFFIXES
 from gazecore.storage import Location
 
@@ -30,6 +34,9 @@ LISTED = pa.schema(
 
 LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt")
 _BATCH = 10_000
+
+_USERS_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, ParamValidationError)
+_USERS_ERRNOS = {errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP}
 
 Entry = tuple[str, int | None, str | None]
 """Path on its storage, size, version."""
@@ -49,6 +56,7 @@ def list_images(source: str) -> Iterator[pa.RecordBatch]:
 
     Raises:
         InputError: there is nothing of that name, it holds no image, or the list cannot be read.
+        RunFailed: the storage does not answer; what was yielded until then is not all.
     """
     location = Location(source)
     found = False
@@ -56,29 +64,59 @@ def list_images(source: str) -> Iterator[pa.RecordBatch]:
         for batch in _list(location, source):
             found = True
             yield batch
-    except OSError as error:
-        raise InputError(f"cannot list {source}: {one_line(error)}") from error
+    except (OSError, BotoCoreError) as error:
+        message = f"cannot list {source}: {one_line(error)}"
+        if isinstance(error, _USERS_ERRORS) or getattr(error, "errno", None) in _USERS_ERRNOS:
+            raise InputError(message) from error
+        raise RunFailed(f"{message}; the same command tries again") from error
     if not found:
         raise InputError(f"there are no images in {source}")
 
 
 def _list(location: Location, source: str) -> Iterator[pa.RecordBatch]:
-    if location.fs.isfile(location.path):
-        if location.path.lower().endswith(LIST_SUFFIXES):
-            yield from _from_list(location)
-        else:
-            root = location.path.rpartition("/")[0]
-            yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
-    elif location.fs.isdir(location.path):
+    kind = _kind(location)
+    if kind == "file" and location.path.lower().endswith(LIST_SUFFIXES):
+        yield from _from_list(location)
+    elif kind == "file":
+        root = location.path.rpartition("/")[0]
+        yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
+    elif kind == "directory":
         entries = (e for e in _walk(location) if e[0].lower().endswith(SUFFIXES))
         yield from _batches(location, location.path, entries)
     elif any(mark in location.path for mark in "*?["):
         first = min(location.path.index(m) for m in "*?[" if m in location.path)
-        found = location.fs.glob(location.path, detail=True)
-        entries = (_entry(found[k]) for k in sorted(found) if found[k]["type"] == "file")
-        yield from _batches(location, location.path[:first].rpartition("/")[0], entries)
+        root = location.path[:first].rpartition("/")[0]
+        yield from _batches(location, root, _glob(location, root))
     else:
         raise InputError(f"there is no folder, glob, image or list at {source}")
+
+
+def _kind(location: Location) -> str | None:
+    """`file`, `directory` or None where nothing is.
+
+    Not by `isfile` and `isdir`: they take a storage that does not answer for one that has nothing,
+    and list a prefix to its end.
+    """
+    try:
+        kind: str = location.fs.info(location.path)["type"]
+    except (FileNotFoundError, ValueError):
+        return None
+    return kind
+
+
+def _glob(location: Location, root: str) -> Iterator[Entry]:
+    """Files that match, in an order that does not change."""
+    if location.is_local:
+        found = location.fs.glob(location.path, detail=True)
+        yield from (_entry(found[k]) for k in sorted(found) if found[k]["type"] == "file")
+        return
+    # fsspec's own leaves out folders that it could not list.
+    pattern = re.compile(glob_translate(location.path))
+    if "**" in location.path:
+        entries = _walk(Location(str(location.fs.unstrip_protocol(root))))
+    else:
+        entries = _visit(location.fs, root, location.path.count("/") - root.count("/"))
+    yield from (entry for entry in entries if pattern.match(entry[0]))
 
 
 def absolute_input(source: str) -> str:
@@ -108,11 +146,17 @@ def _walk(location: Location) -> Iterator[Entry]:
     elif hasattr(location.fs, "_iterdir"):
         yield from _walk_s3(location)
     else:
-        for _, folders, files in location.fs.walk(location.path, detail=True, on_error="raise"):
-            # Sorted in place: walk descends in this order.
-            for name in sorted(folders):
-                folders[name] = folders.pop(name)
-            yield from (_entry(files[name]) for name in sorted(files))
+        yield from _visit(location.fs, location.path)
+
+
+def _visit(fs: Any, folder: str, depth: int | None = None) -> Iterator[Entry]:
+    """Files under a folder, down to some depth; `fs.walk` leaves out what it cannot list."""
+    found = sorted(fs.ls(folder, detail=True), key=lambda info: str(info["name"]))
+    yield from (_entry(info) for info in found if info["type"] == "file")
+    for info in found:
+        name = info["name"].rstrip("/")
+        if info["type"] == "directory" and name != folder.rstrip("/") and depth != 1:
+            yield from _visit(fs, name, depth and depth - 1)
 
 
 def _raise(error: OSError) -> None:
@@ -209,7 +253,7 @@ def _list_columns(path: str, file: Any) -> Iterator[pa.RecordBatch]:
         names = set(parquet.schema_arrow.names)
         _check_columns(path, names)
         batches = parquet.iter_batches(
-            _BATCH, columns=[n for n in ("uri", "image_id") if n in names]
+            _BATCH, columns=[n for n in ("uri", "image_id") if n in names], use_threads=False
         )
     else:
         batches = pa.csv.open_csv(

@@ -5,9 +5,11 @@ in order; its metadata says which shard is the first. Planning again over the sa
 images that are new, in new shards, so a plan whose making was interrupted is simply made again.
 """
 
+import errno
 import io
 import tempfile
 from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
@@ -15,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.errors import InputError, RunMismatch, one_line
+from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.directory import ShardedDirectory
 from gazecore.results.schema import PLAN
@@ -67,12 +69,13 @@ def update_plan(
 
     Raises:
         InputError: one image_id stands for two URIs.
+        RunFailed: there is no room for temporary files.
     """
     known = plan_parts(planned)
     images = sum(part.images for part in known)
     next_shard = known[-1].first_shard + known[-1].shards if known else 0
     before = images
-    with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder:
+    with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder, _room_in(folder):
         _spool(listing, f"{folder}/listed.parquet", limit)
         with duckdb.connect(config=DATABASE | {"temp_directory": folder}) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
@@ -123,8 +126,9 @@ def plan_parts(planned: ShardedDirectory) -> list[PlanPart]:
         if name.startswith("part-") and name.endswith(".parquet"):
             location = planned.plan / name
             try:
-                with location.fs.open(location.path, "rb") as file:
-                    metadata = pq.read_metadata(file)
+                for attempt in location.reads():
+                    with attempt, location.fs.open(location.path, "rb") as file:
+                        metadata = pq.read_metadata(file)
                 first = int(metadata.metadata[_FIRST])
             except (pa.ArrowException, KeyError, TypeError) as error:
                 raise InputError(f"{location.uri} is damaged: {one_line(error)}") from error
@@ -161,10 +165,24 @@ def shards(
         numbers = range(part.first_shard, part.first_shard + part.shards)
         if not any(wanted(number) for number in numbers):
             continue
-        file = pq.ParquetFile(pa.BufferReader(part.location.read_bytes()))
+        file = part.location.read_parquet(pq.ParquetFile)
         for group, number in enumerate(numbers):
             if wanted(number):
                 yield Shard(number, file.read_row_group(group, use_threads=False))
+
+
+@contextmanager
+def _room_in(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        # An error of any other file bears that file's name.
+        if isinstance(error, OSError) and (error.errno != errno.ENOSPC or error.filename):
+            raise
+        raise RunFailed(
+            f"planning found no room for temporary files in {folder}: {one_line(error)}; "
+            "set TMPDIR to a folder with more"
+        ) from error
 
 
 def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> None:
@@ -218,7 +236,10 @@ def _write_part(planned: ShardedDirectory, number: int, first_shard: int, rows: 
     try:
         location.publish(buffer.getvalue(), create=True)
     except FileExistsError:
-        raise RunMismatch(
-            f"another process is planning {planned.location.uri}: wait for it, then run this again"
-        ) from None
+        # The same rows are as good as ours, and may be: the answer to the first PUT can be lost.
+        if location.read_bytes() != buffer.getvalue():
+            raise RunMismatch(
+                f"another process is planning {planned.location.uri}: wait for it, then run this "
+                "again"
+            ) from None
     return count

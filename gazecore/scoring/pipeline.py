@@ -32,7 +32,7 @@ NoInput = ImageError | StorageUnavailable
 """Why there is nothing for the network to see."""
 
 MAX_UNANSWERED = 8
-"""Images of a shard that may stay unanswered on the last try, however few others there are."""
+"""Images of a shard that `fail_unanswered` gives up, however few others there are."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,16 @@ class ReadingConfig:
         fetchers: images fetched at the same time.
         decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
             one per two cores, since the network takes the longest.
+        fail_unanswered: on a shard's last try, single images that the storage does not answer for
+            become failed rows, so that they do not keep the others of their shard back for good.
+            Without it no trouble of the storage becomes a failed image.
     """
 
     display_size: DisplaySize = "1024"
     limits: Limits = field(default_factory=Limits)
     fetchers: int = 16
     decoders: int = 0
+    fail_unanswered: bool = False
 
 
 class Stage(Protocol[Computed]):
@@ -112,24 +116,24 @@ class Pipeline(Generic[Computed]):
         Args:
             images: rows of the plan: image_id, uri, size.
             crashed: images that are known to end the process; they are not touched.
-            last_try: single images that the storage does not answer for become failed rows, so that
-                they do not keep the others of their shard back for good.
+            last_try: the shard is not tried again if it fails now; see `fail_unanswered`.
             on_image: is called with ok or not as each image is finished.
 
         Returns:
             An outcome for every image, and a result for each that ended well, in the order given.
 
         Raises:
-            StorageUnavailable: the storage does not answer for an image; on the last try, for more
-                images than it answers for.
+            StorageUnavailable: the storage does not answer for an image; where that may become a
+                failed row, for more images than it answers for.
         """
         rows = images.select(["image_id", "uri", "size"]).to_pylist()
+        may_fail = last_try and self._config.fail_unanswered
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
         unanswered = answered = 0
         for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
             if isinstance(inputs, StorageUnavailable):
                 unanswered += 1
-                if not last_try or unanswered > max(MAX_UNANSWERED, answered):
+                if not may_fail or unanswered > max(MAX_UNANSWERED, answered):
                     raise inputs
                 inputs = StorageError(one_line(inputs))
             else:
@@ -166,6 +170,7 @@ class Pipeline(Generic[Computed]):
     ) -> Iterator[tuple[int, NetworkInput | NoInput]]:
         """What the network is to see, in order; at most two images per fetcher are held."""
         waiting: deque[tuple[int, Future[NetworkInput]]] = deque()
+        given_up = threading.Event()
         upcoming = iter(enumerate(rows))
         try:
             while True:
@@ -175,7 +180,7 @@ class Pipeline(Generic[Computed]):
                         break
                     # In this thread's context, so that what is logged there names the shard.
                     read = contextvars.copy_context().run
-                    future = self._readers.submit(read, self._read, row, crashed)
+                    future = self._readers.submit(read, self._read, row, crashed, given_up)
                     future.add_done_callback(lambda _: self.clock.count_ready(1))
                     waiting.append((index, future))
                 if not waiting:
@@ -190,15 +195,16 @@ class Pipeline(Generic[Computed]):
                     self.clock.count_ready(-1)
                 yield index, found
         finally:
+            given_up.set()
             for _, future in waiting:
                 future.cancel()
                 self.clock.count_ready(-1)
 
-    def _read(self, row: Row, crashed: frozenset[str]) -> NetworkInput:
+    def _read(self, row: Row, crashed: frozenset[str], given_up: threading.Event) -> NetworkInput:
         if row["image_id"] in crashed:
             raise Crashed("the process that worked on this image died each time it was tried")
         with self.clock.stage("fetch"):
-            data = fetch(row["uri"], row["size"], self._config.limits)
+            data = fetch(row["uri"], row["size"], self._config.limits, given_up)
         self.clock.count_bytes(len(data))
         with self._decoding, self.clock.stage("decode"):
             return to_network(data, self._config.display_size, self._config.limits)

@@ -56,6 +56,8 @@ class FaultyProxy:
         url: what clients are to be pointed at.
         faults: how often each fault was injected, by its name in `Rates`.
         requests: how often each kind of request came (GET, PUT, HEAD, DELETE, POST, LIST).
+        force: is called with method and path of each request; a fault that it names comes for
+            certain. None leaves it to the rates.
         before: is called with method and path of each request before it is passed on; a test's own
             mischief (an object that vanishes, a listing that changes) goes here.
     """
@@ -68,6 +70,7 @@ class FaultyProxy:
         self.seed, self.rates = seed, rates or Rates()
         self.faults: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.force: Callable[[str, str], str | None] = lambda method, path: None
         self.before: Callable[[str, str], None] = lambda method, path: None
         self._times: Counter[tuple[str, str]] = Counter()
         self._expired_until = 0.0
@@ -98,6 +101,8 @@ class FaultyProxy:
             self.requests["LIST" if "list-type=" in path else method] += 1
             self._times[method, path] += 1
             rng = random.Random(f"{self.seed} {method} {path} {self._times[method, path]}")
+            if forced := self.force(method, path):
+                return forced, rng
             if time.monotonic() < self._expired_until:
                 return "expired", rng
             draw = rng.random()

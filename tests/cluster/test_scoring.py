@@ -269,6 +269,20 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
     assert list(problems(run)) == []
 
 
+def test_a_run_ends_where_one_shard_after_the_other_fails(
+    photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.shards, "MAX_IN_A_ROW", 3)
+    run = make_run(tmp_path / "run", photos, shard_size=1)
+    # A file where the folder of all shards should be.
+    Path(run.densities.path).write_bytes(b"in the way")
+    with pytest.raises(RunFailed, match=r"4 shards failed one after the other.*densities"):
+        score(run, tiny_bytes, ActorLayout(1, 0, 1))
+    Path(run.densities.path).unlink()
+    assert score(run, tiny_bytes, ActorLayout(1, 0, 1)).shards == 10
+    assert list(problems(run)) == []
+
+
 def test_weights_are_read_once_by_the_driver(photos: Path, tmp_path: Path) -> None:
     # Files in fsspec's memory are there for this process alone: an actor could not read them.
     names = [i for i, layer in enumerate(vgg19().features) if isinstance(layer, torch.nn.Conv2d)]

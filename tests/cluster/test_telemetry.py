@@ -114,6 +114,14 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
     assert [line["level"] for line in ours if line["event"] == "a library speaks"] == ["warning"]
 
 
+def test_the_last_words_name_shards_that_were_not_done_but_not_without_end() -> None:
+    rows = summary_rows(Tally(failed_shards=dict.fromkeys(range(25), "why")), "scored", 0, 1.0)
+    told = [text for label, text in rows if label == "not done"]
+    assert told[0] == "shard 0: why; the same command tries it again"
+    assert len(told) == 21
+    assert told[-1].startswith("5 more shards")
+
+
 def test_log_lines_are_json_where_there_is_no_terminal_and_name_run_and_shard() -> None:
     program = (
         "import logging, structlog; from cluster.logs import configure_logging;"

@@ -1,16 +1,27 @@
 """What is gone for good is told apart from what may come back."""
 
+import contextlib
 import errno
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiohttp
 import fsspec
 import pytest
 import stamina
+from botocore.exceptions import ClientError
 from fsspec import AbstractFileSystem
+from multidict import CIMultiDict, CIMultiDictProxy
+from s3fs import S3FileSystem
+from s3fs.errors import translate_boto_error
+from yarl import URL
 
+import gazecore.images.fetch
 from gazecore.errors import AccessDenied, ImageError, NotFound, StorageError, TooLarge
 from gazecore.images.decode import Limits
 from gazecore.images.fetch import StorageUnavailable, fetch
@@ -190,6 +201,126 @@ def test_errors_that_stay_say_nothing_about_the_image(moody: type[Moody], error:
     assert not isinstance(caught.value, ImageError)
     assert 2 <= moody.requests < 20
     assert "\n" not in str(caught.value)
+
+
+def s3_error(code: str) -> Exception:
+    """An error as s3fs raises it."""
+    answer = {"Error": {"Code": code, "Message": f"said {code}"}}
+    return translate_boto_error(ClientError(answer, "GetObject"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "SlowDown", "InternalError", "RequestTimeout", "ExpiredToken", "InvalidToken",
+        "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed", "AuthorizationHeaderMalformed", "NoCodeThatIsKnown",
+    ],
+)  # fmt: skip
+def test_what_s3_says_of_itself_or_of_keys_is_no_word_on_the_image(
+    moody: type[Moody], code: str
+) -> None:
+    moody.errors = [s3_error(code)]
+    assert fetch("moody://bucket/a.jpg", 6, Limits()) == b"pixels"
+    moody.errors = [s3_error(code)] * 1000
+    with pytest.raises(StorageUnavailable, match=code):
+        fetch("moody://bucket/a.jpg", 6, Limits())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("NoSuchKey", NotFound), ("AccessDenied", AccessDenied),
+        ("InvalidObjectState", AccessDenied), ("KeyTooLongError", StorageError),
+    ],
+)  # fmt: skip
+def test_what_s3_says_of_an_object_is_final(
+    moody: type[Moody], code: str, kind: type[ImageError]
+) -> None:
+    moody.errors = [s3_error(code)]
+    with pytest.raises(kind):
+        fetch("moody://bucket/a.jpg", 6, Limits())
+    assert moody.requests == 1
+
+
+def test_keys_that_expire_after_a_body_was_cut_do_not_fail_the_image(
+    moody: type[Moody], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A HEAD is refused without a word why.
+    def refuse(*_: Any, **__: Any) -> None:
+        raise s3_error("403")
+
+    monkeypatch.setattr(Moody, "info", refuse)
+    moody.cuts = 1
+    assert fetch("moody://bucket/a.jpg", 6, Limits()) == b"pixels"
+
+
+@pytest.mark.parametrize(("status", "final"), [(400, True), (429, False), (503, False)])
+def test_http_says_what_is_final(moody: type[Moody], status: int, final: bool) -> None:
+    request = aiohttp.RequestInfo(URL("http://h/a.jpg"), "GET", CIMultiDictProxy(CIMultiDict()))
+    moody.errors = [aiohttp.ClientResponseError(request, (), status=status)]
+    if final:
+        with pytest.raises(StorageError):
+            fetch("moody://bucket/a.jpg", 6, Limits())
+    else:
+        assert fetch("moody://bucket/a.jpg", 6, Limits()) == b"pixels"
+
+
+def test_a_storage_that_connects_when_it_is_named_may_come_back(
+    moody: type[Moody], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [ConnectionRefusedError("refused"), TimeoutError("timed out")]
+
+    def connect(self: Moody, *args: Any, **named: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    monkeypatch.setattr(Moody, "__init__", connect)
+    assert fetch("moody://bucket/a.jpg", 6, Limits()) == b"pixels"
+    assert refusals == []
+
+
+def test_nothing_is_tried_again_for_nobody(moody: type[Moody]) -> None:
+    given_up = threading.Event()
+    given_up.set()
+    moody.errors = [ConnectionResetError("reset")] * 2
+    with pytest.raises(StorageUnavailable):
+        fetch("moody://bucket/a.jpg", 6, Limits(), given_up)
+    assert moody.requests == 1
+
+
+def test_the_budget_bounds_the_wait(moody: type[Moody], monkeypatch: pytest.MonkeyPatch) -> None:
+    stamina.set_testing(False)
+    monkeypatch.setattr(gazecore.images.fetch, "RETRY_SECONDS", 0.3)
+    moody.errors = [ConnectionResetError("reset")] * 1000
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailable):
+        fetch("moody://bucket/a.jpg", 6, Limits())
+    assert 0.3 <= time.monotonic() - started < 3
+    assert moody.requests >= 2
+
+
+@pytest.mark.parametrize("mode", ["refuses", "hangs"])
+def test_one_try_at_s3_is_one_request(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # s3fs and botocore try 125 times between them by default: half an hour where nothing answers.
+    monkeypatch.setattr(S3FileSystem, "read_timeout", 0.3)
+    stamina.set_testing(True, attempts=2)
+    came = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+        if mode == "refuses":
+            server.close()
+        with pytest.raises(StorageUnavailable, match=r"Connect|Timeout"):
+            fetch("s3://bucket/a.jpg", 6, Limits())
+        if mode == "hangs":
+            server.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    server.accept()[0].close()
+                    came += 1
+            assert came == 2
 
 
 def test_a_final_answer_after_a_transient_one(moody: type[Moody]) -> None:

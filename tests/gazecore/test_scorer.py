@@ -94,20 +94,23 @@ def test_storage_that_does_not_answer_fails_the_shard_not_its_images(
     rows = [row | {"uri": f"s3://bucket/{row['image_id']}"} for row in images.to_pylist()]
     unanswered = pa.Table.from_pylist(rows, schema=images.schema)
     scorer = Scorer(tiny, ScorerConfig(fetchers=2))
+    forgiving = Scorer(tiny, ScorerConfig(fetchers=2, fail_unanswered=True))
     mixed = pa.concat_tables([unanswered.slice(0, 1), images.slice(1)])
     with stamina.set_testing(True, attempts=2):
-        with pytest.raises(StorageUnavailable, match="s3://"):
-            scorer.score(mixed)
-        # On the last try, one image that stays unanswered does not keep the others back ...
-        scores, _ = scorer.score(mixed, last_try=True)
+        for kind, last_try in ((scorer, False), (scorer, True), (forgiving, False)):
+            with pytest.raises(StorageUnavailable, match=r"s3://bucket/a/photo-1\.jpg"):
+                kind.score(mixed, last_try=last_try)
+        # Who asks for it: one image that stays unanswered does not keep the others back ...
+        scores, _ = forgiving.score(mixed, last_try=True)
         errors = [row.get("error") for row in scores]
         assert errors[0] == "storage_error"
         assert errors.count(None) == 9
         # ... but storage that is gone does not turn a whole shard into failed rows.
         monkeypatch.setattr("gazecore.scoring.pipeline.MAX_UNANSWERED", 2)
         with pytest.raises(StorageUnavailable):
-            scorer.score(unanswered, last_try=True)
+            forgiving.score(unanswered, last_try=True)
     scorer.close()
+    forgiving.close()
 
 
 def test_caps_and_settings_reach_the_images(tiny: DeepGaze, images: pa.Table) -> None:
