@@ -22,9 +22,25 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import InputError, one_line
+from gazecore.web import guarded_session
 
 TEMPORARY_SUFFIX = ".tmp"
 _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
+_PASSWORD = re.compile(r"[^/?#@]*:[^/?#]*@")
+
+
+def protocol_of(uri: str) -> str:
+    """What stands before `://` in lower case; `file` for a path on this machine."""
+    protocol = uri.partition("://")[0].lower() if "://" in uri else "file"
+    return "file" if protocol == "local" else protocol
+
+
+def refuse_password(uri: str) -> None:
+    """Raise InputError if a URI holds a password, which would end in tables and settings."""
+    if "@" in uri and _PASSWORD.match(uri.partition("://")[2]):
+        raise InputError(
+            f"{uri} holds a password: give it by the storage's environment variables instead"
+        )
 
 
 class Location:
@@ -33,14 +49,18 @@ class Location:
     def __init__(self, uri: str) -> None:
         """Open the storage of `uri`, a local path or an fsspec URI.
 
+        A `::` is part of a name. To fsspec it means a chain of file systems, by which an object's
+        name in a bucket could lead to files of this machine.
+
         Raises:
-            InputError: the protocol is unknown or its package is not installed.
+            InputError: the protocol is unknown or its package is not installed, or the URI holds a
+                password.
         """
+        refuse_password(uri)
         try:
             if "\0" in uri:
                 raise ValueError("a path cannot hold a null byte")
-            # fsspec would take a `::` in a local name for a chain of file systems.
-            fs, path = fsspec.core.url_to_fs(uri) if "://" in uri else (LocalFileSystem(), uri)
+            fs, path = _open(uri) if "://" in uri else (LocalFileSystem(), uri)
         except Exception as error:  # every storage's constructor has its own kinds
             raise InputError(f"cannot open {uri}: {one_line(error)}") from error
         self.fs: Any = fs
@@ -187,6 +207,15 @@ class Location:
             self.fs.rm_file(self.path)
         except FileNotFoundError:
             pass
+
+
+def _open(uri: str) -> tuple[Any, str]:
+    protocol = protocol_of(uri)
+    kind = fsspec.get_filesystem_class(protocol)
+    options = kind._get_kwargs_from_urls(uri)
+    if protocol in ("http", "https"):
+        options["get_client"] = guarded_session
+    return kind(**options), kind._strip_protocol(uri)
 
 
 def _is_alive(temporary: str, age: float) -> bool:

@@ -6,6 +6,7 @@ import aiohttp
 import stamina
 from botocore.exceptions import ParamValidationError
 from fsspec import AbstractFileSystem
+from fsspec.implementations.http import HTTPFileSystem
 
 from gazecore.errors import (
     AccessDenied,
@@ -19,6 +20,7 @@ from gazecore.errors import (
 )
 from gazecore.images.decode import Limits
 from gazecore.storage import Location
+from gazecore.web import read_at_most
 
 RETRY_SECONDS = 60
 """How long transient errors of the storage are waited out, per image."""
@@ -101,6 +103,8 @@ def _code(error: PermissionError) -> str | None:
 
 
 def _read_capped(fs: AbstractFileSystem, path: str, end: int) -> bytes:
+    if isinstance(fs, HTTPFileSystem):
+        return read_at_most(fs, path, end)  # servers need not heed a range
     try:
         data: bytes = fs.cat_file(path, start=0, end=end)
         return data

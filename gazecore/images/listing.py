@@ -6,17 +6,19 @@ other than S3 and local disks, one directory is held at a time).
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import aiohttp
+import fsspec
 import fsspec.asyn
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from gazecore.errors import InputError, one_line
+from gazecore.errors import InputError, one_line, redact
 from gazecore.images.decode import SUFFIXES
-from gazecore.storage import Location
+from gazecore.storage import Location, protocol_of, refuse_password
 
 LISTED = pa.schema(
     [
@@ -28,44 +30,54 @@ LISTED = pa.schema(
 )
 """`size` in bytes and `version` (ETag or modification time) are null where the source is a list."""
 
+STORAGES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
+"""What a list on this machine may name besides local paths."""
+
+_WEB = ("http", "https")
+
 LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt")
 _BATCH = 10_000
+_KNOWN = frozenset(fsspec.available_protocols())
 
 Entry = tuple[str, int | None, str | None]
 """Path on its storage, size, version."""
 
 
-def list_images(source: str) -> Iterator[pa.RecordBatch]:
+def list_images(source: str, allow: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
     """List the images of an input.
 
     Args:
         source: a folder or prefix (files named like images, recursively), a glob, one image, or a
             list: Parquet or CSV with a column `uri` and optionally `image_id`, or text with one
             URI per line. Paths in a list are relative to the list's folder.
+        allow: protocols that a list may name besides its own storage (`file`: local paths). One
+            on this machine may name local paths and STORAGES without.
 
     Yields:
         Batches of the schema `LISTED`. image_id is the path relative to the folder (for a glob,
-        to the part before its first wildcard), or what the list says, or the list's URI.
+        to the part before its first wildcard), or what the list says, or the list's URI, without
+        the query of a signed URL.
 
     Raises:
-        InputError: there is nothing of that name, it holds no image, or the list cannot be read.
+        InputError: there is nothing of that name, it holds no image, or the list cannot be read or
+            names what it may not.
     """
     location = Location(source)
     found = False
     try:
-        for batch in _list(location, source):
+        for batch in _list(location, source, allow):
             found = True
             yield batch
-    except OSError as error:
+    except (OSError, aiohttp.ClientError) as error:
         raise InputError(f"cannot list {source}: {one_line(error)}") from error
     if not found:
         raise InputError(f"there are no images in {source}")
 
 
-def _list(location: Location, source: str) -> Iterator[pa.RecordBatch]:
+def _list(location: Location, source: str, allow: Collection[str]) -> Iterator[pa.RecordBatch]:
     if location.fs.isfile(location.path):
-        if location.path.lower().endswith(LIST_SUFFIXES):
-            yield from _from_list(location)
+        if _name(location).lower().endswith(LIST_SUFFIXES):
+            yield from _from_list(location, allow)
         else:
             root = location.path.rpartition("/")[0]
             yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
@@ -82,8 +94,8 @@ def _list(location: Location, source: str) -> Iterator[pa.RecordBatch]:
 
 
 def absolute_input(source: str) -> str:
-    """An input as run.json names it, the same from every working directory."""
-    return Location(source).uri
+    """An input as run.json names it, the same from every working directory, without secrets."""
+    return redact(Location(source).uri)
 
 
 def _walk(location: Location) -> Iterator[Entry]:
@@ -165,14 +177,27 @@ def _encodable(path: str) -> None:
         raise InputError(f"a file name is not UTF-8: {path!r}; rename it") from None
 
 
-def _from_list(location: Location) -> Iterator[pa.RecordBatch]:
-    base = location.path.rpartition("/")[0]
+def _name(location: Location) -> str:
+    """The path without the query of a URL."""
+    is_web = protocol_of(location.uri) in _WEB
+    return location.path.partition("?")[0] if is_web else location.path
+
+
+def _from_list(location: Location, allow: Collection[str]) -> Iterator[pa.RecordBatch]:
+    base = _name(location).rpartition("/")[0]
     folder = base if location.is_local else str(location.fs.unstrip_protocol(base))
     try:
         with location.fs.open(location.path, "rb") as file:
-            for batch in _list_columns(location.path, file):
-                uris = [_absolute(uri, folder) for uri in batch["uri"].to_pylist()]
-                ids = batch["image_id"] if "image_id" in batch.schema.names else batch["uri"]
+            for batch in _list_columns(_name(location), file):
+                named = batch["uri"].to_pylist()
+                uris = [_absolute(uri, folder) for uri in named]
+                for uri in uris:
+                    refuse_password(uri)
+                    _refuse_outside(uri, location, allow)
+                if "image_id" in batch.schema.names:
+                    ids = batch["image_id"]
+                else:
+                    ids = pa.array([_id(*pair) for pair in zip(named, uris, strict=True)])
                 if ids.null_count or "" in ids.to_pylist():
                     raise InputError(f"{location.uri}: a row has no image_id")
                 nulls = [None] * len(uris)
@@ -189,10 +214,42 @@ def _from_list(location: Location) -> Iterator[pa.RecordBatch]:
         raise InputError(f"{location.uri} is not a readable list: {one_line(error)}") from error
 
 
+def _id(named: str, uri: str) -> str:
+    """The image_id where the list gives none: what it names, without a signature."""
+    return redact(named) if "?" in named and protocol_of(uri) in _WEB else named
+
+
 def _absolute(uri: str | None, folder: str) -> str:
     if not uri:
         raise InputError("the list has a row without a uri")
     return uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
+
+
+def _refuse_outside(uri: str, lists: Location, allow: Collection[str]) -> None:
+    """Raise InputError where the list may not name this URI.
+
+    Who can write to a bucket must not thereby choose what is read of the machines that score.
+    """
+    protocol, own = protocol_of(uri), lists.fs.protocol
+    if protocol in allow:
+        return
+    if lists.is_local:
+        # What nobody knows reaches nothing: its image fails, and no other.
+        if protocol in STORAGES or protocol == "file" or protocol not in _KNOWN:
+            return
+    elif protocol in ((own,) if isinstance(own, str) else own) and (
+        protocol not in _WEB or _host(uri) == _host(lists.uri)  # a web server speaks for itself
+    ):
+        return
+    where = "local paths" if protocol == "file" else f"{protocol}:// elsewhere"
+    raise InputError(
+        f"{lists.uri} names {uri}, but it may not name {where}: "
+        f"take it out, or use --allow {protocol} if you trust the list"
+    )
+
+
+def _host(uri: str) -> str:
+    return uri.partition("://")[2].partition("/")[0]
 
 
 def _list_columns(path: str, file: Any) -> Iterator[pa.RecordBatch]:
