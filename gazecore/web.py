@@ -91,9 +91,10 @@ async def guarded_session(**kwargs: Any) -> aiohttp.ClientSession:
 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(remember)
-    return aiohttp.ClientSession(
-        connector=_Connector(socket_factory=_checked_socket), trace_configs=[trace], **kwargs
-    )
+    # One address after the other: the race between several takes a refusal for an address that is
+    # down.
+    connector = _Connector(socket_factory=_checked_socket, happy_eyeballs_delay=None)
+    return aiohttp.ClientSession(connector=connector, trace_configs=[trace], **kwargs)
 
 
 def read_at_most(fs: HTTPFileSystem, url: str, end: int) -> bytes:

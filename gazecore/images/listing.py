@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from gazecore.errors import InputError, one_line, redact
+from gazecore.errors import ImageError, InputError, one_line, redact
 from gazecore.images.decode import SUFFIXES
 from gazecore.storage import Location, protocol_of, refuse_password
 
@@ -68,7 +68,7 @@ def list_images(source: str, allow: Collection[str] = ()) -> Iterator[pa.RecordB
         for batch in _list(location, source, allow):
             found = True
             yield batch
-    except (OSError, aiohttp.ClientError) as error:
+    except (OSError, aiohttp.ClientError, ImageError) as error:
         raise InputError(f"cannot list {source}: {one_line(error)}") from error
     if not found:
         raise InputError(f"there are no images in {source}")

