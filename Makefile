@@ -33,7 +33,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# An environment of its own: what it needs is not what we ship. --strict: what is not found is no pass.
+# In an environment of its own. --strict: a package that the index knows nothing of is no pass.
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet pip-audit

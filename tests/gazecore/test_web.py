@@ -61,7 +61,7 @@ def pages() -> Iterator[tuple[str, str]]:
     servers = [ThreadingHTTPServer((host, 0), Pages) for host in ("127.0.0.1", "127.0.0.2")]
     for server in servers:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     Pages.asked, Pages.sent = [], 0
     first, second = (f"http://{s.server_address[0]!s}:{s.server_address[1]}" for s in servers)
     yield first, second
