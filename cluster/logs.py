@@ -6,12 +6,14 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from gazecore.errors import redact
+
 
 def configure_logging(run: str = "") -> None:
     """Log lines go to stderr; each one names the run, and the shard where it is about one.
 
     The shard is bound by `structlog.contextvars`. Warnings of libraries that log through the
-    standard library look the same.
+    standard library look the same. Secrets are blacked out in both.
 
     Args:
         run: URI of the run directory or feature cache; empty: none is named.
@@ -32,6 +34,7 @@ def configure_logging(run: str = "") -> None:
         if on_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+    last.append(lambda _, __, line: redact(str(line)))
     structlog.configure(
         processors=[*shared, *last], logger_factory=structlog.PrintLoggerFactory(sys.stderr)
     )

@@ -15,19 +15,49 @@
         ├── DecodeError      decode_error
         └── Crashed          crashed
 
-Messages are one line: what is wrong, where, and what to do.
+Messages are one line: what is wrong, where, and what to do. Secrets are blacked out in them.
 """
 
+import os
 import re
 from typing import ClassVar
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+_PASSWORD = re.compile(r"(://)[^/?#@\s'\"<>\\]*:[^/?#\s'\"<>\\]*@")
+_QUERY = re.compile(r"\?[^\s'\"<>\\]+")
+_KEY = re.compile(r"(?:sig|token|secret|passw|credential|key|auth)[^=&]{0,40}=", re.IGNORECASE)
+_AWS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
+
+_SECRET_VARIABLES = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN",
+    "HF_TOKEN", "GITHUB_TOKEN",
+)  # fmt: skip
+
+
+def redact(text: str) -> str:
+    """A text with `***` for the secrets in it.
+
+    Those are passwords in URIs, the query of signed URLs, AWS key ids, and the values of the
+    environment variables that hold keys.
+    """
+    text = _PASSWORD.sub(r"\1***@", text)
+    text = _QUERY.sub(lambda query: "?***" if _KEY.search(query[0]) else query[0], text)
+    text = _AWS_KEY_ID.sub("***", text)
+    for name in _SECRET_VARIABLES:
+        if len(value := os.environ.get(name, "")) >= 8:
+            text = text.replace(value, "***")
+    return text
 
 
 class GazecoreError(Exception):
     """Base of all errors here. `exit_code` is what a command ends with."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
 
 
 class UserError(GazecoreError):
@@ -101,7 +131,7 @@ class Crashed(ImageError):
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The message of an error on one line of at most `limit` characters.
 
-    Addresses of objects are left out: the same failure reads the same each time.
+    Addresses of objects are left out: the same failure reads the same each time. So are secrets.
     """
-    text = _ADDRESS.sub("", " ".join(str(error).split())) or type(error).__name__
+    text = _ADDRESS.sub("", redact(" ".join(str(error).split()))) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

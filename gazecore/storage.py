@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from botocore.exceptions import FlexibleChecksumError
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import InputError, one_line
+from gazecore.web import guarded_session
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -35,6 +36,21 @@ Read = TypeVar("Read")
 _CUT = (pa.ArrowException, FlexibleChecksumError)
 
 _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
+_PASSWORD = re.compile(r"[^/?#@]*:[^/?#]*@")
+
+
+def protocol_of(uri: str) -> str:
+    """What stands before `://` in lower case; `file` for a path on this machine."""
+    protocol = uri.partition("://")[0].lower() if "://" in uri else "file"
+    return "file" if protocol == "local" else protocol
+
+
+def refuse_password(uri: str) -> None:
+    """Raise InputError if a URI holds a password, which would end in tables and settings."""
+    if "@" in uri and _PASSWORD.match(uri.partition("://")[2]):
+        raise InputError(
+            f"{uri} holds a password: give it by the storage's environment variables instead"
+        )
 
 
 class Location:
@@ -47,16 +63,18 @@ class Location:
             uri: where.
             options: for the file system's class; none for a path.
 
+        A `::` is part of a name. To fsspec it means a chain of file systems, by which an object's
+        name in a bucket could lead to files of this machine.
+
         Raises:
-            InputError: the protocol is unknown or its package is not installed.
+            InputError: the protocol is unknown or its package is not installed, or the URI holds a
+                password.
         """
+        refuse_password(uri)
         try:
             if "\0" in uri:
                 raise ValueError("a path cannot hold a null byte")
-            if "://" in uri:
-                fs, path = fsspec.core.url_to_fs(uri, **options)
-            else:  # fsspec would take a `::` in a local name for a chain of file systems
-                fs, path = LocalFileSystem(), uri
+            fs, path = _open(uri, options) if "://" in uri else (LocalFileSystem(), uri)
         except Exception as error:  # every storage's constructor has its own kinds
             raise InputError(f"cannot open {uri}: {one_line(error)}") from error
         self.fs: Any = fs
@@ -225,6 +243,15 @@ class Location:
             self.fs.rm_file(self.path)
         except FileNotFoundError:
             pass
+
+
+def _open(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    protocol = protocol_of(uri)
+    kind = fsspec.get_filesystem_class(protocol)
+    options = {**kind._get_kwargs_from_urls(uri), **options}
+    if protocol in ("http", "https"):
+        options["get_client"] = guarded_session
+    return kind(**options), kind._strip_protocol(uri)
 
 
 def _is_alive(temporary: str, age: float) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gazecore.density.statistics import statistics
-from gazecore.errors import ImageError, InputError, one_line
+from gazecore.errors import ImageError, InputError, one_line, redact
 from gazecore.images.decode import Limits, decode, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
 from gazecore.model.bundle import DEFAULT, DisplaySize, load_bundle
@@ -57,7 +57,7 @@ def predict(options: PredictOptions) -> int:
             data = fetch(uri, None, options.limits)
             image = to_network(data, options.display_size or bundle.display_size, options.limits)
         except (ImageError, StorageUnavailable) as error:
-            err.print(f"{uri}: {one_line(error)}", soft_wrap=True)
+            err.print(f"{redact(uri)}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
         found = model.predict(image.pixels[None])
@@ -67,7 +67,7 @@ def predict(options: PredictOptions) -> int:
         )
         path = options.out / f"{_free_name(uri, used)}.png"
         draw_overlay(decode(data, options.limits), log_density, path)
-        out.print(uri, soft_wrap=True)
+        out.print(redact(uri), soft_wrap=True)
         out.print(
             f"  information {numbers['information_bits']:.2f} bit, "
             f"concentration {numbers['concentration_bits']:.2f} bit, "
@@ -82,7 +82,7 @@ def predict(options: PredictOptions) -> int:
 
 def _free_name(uri: str, used: set[str]) -> str:
     """The image's name without its suffix, numbered where another image has the same."""
-    stem = Path(uri).stem or "image"
+    stem = Path(redact(uri)).stem or "image"
     name = next(n for n in (stem, *(f"{stem}-{i}" for i in range(2, 10**6))) if n not in used)
     used.add(name)
     return name

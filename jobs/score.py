@@ -9,7 +9,7 @@ from typing import Annotated
 
 import pyarrow as pa
 from rich.filesize import decimal
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cluster.logs import configure_logging
 from cluster.metrics import Figures
@@ -59,6 +59,10 @@ class ScoreOptions:
     default what the model was trained at."""
     density_factor: int = DEFAULT_FACTOR
     """Grid cells per stored density cell and direction: 4 (about 3 KB an image), 2 or 1."""
+    allow: UseAppendAction[tuple[str, ...]] = ()
+    """What a list may name besides its own storage, such as `https`, `gs`, or `file` for local
+    paths; once for each. A list on this machine may name local paths, object storage and the web
+    without; one on a web server is alone with that server."""
     limits: Limits = field(default_factory=Limits)
     limit: int | None = None
     """Take only the first images of the input, for a trial."""
@@ -98,7 +102,7 @@ def score(options: ScoreOptions) -> int:
     bundle_bytes = read_bundle(options.model)
     bundle = parse_bundle(bundle_bytes, options.model)
     display_size = options.display_size or bundle.display_size
-    listing = list_images(absolute_input(options.input))
+    listing = list_images(options.input, options.allow)
     # An input that is none is refused before anything is written.
     listing = itertools.chain([next(listing)], listing)
     settings = RunSettings(

@@ -6,6 +6,7 @@ from threading import Event
 import aiohttp
 import stamina
 from botocore.exceptions import ParamValidationError
+from fsspec.implementations.http import HTTPFileSystem
 
 from gazecore.errors import (
     AccessDenied,
@@ -19,6 +20,7 @@ from gazecore.errors import (
 )
 from gazecore.images.decode import Limits
 from gazecore.storage import Location
+from gazecore.web import read_at_most
 
 RETRY_SECONDS = 60
 """How long transient errors of the storage are waited out, per image."""
@@ -133,6 +135,8 @@ def _code(error: Exception) -> str | None:
 
 
 def _read_capped(location: Location, end: int) -> bytes:
+    if isinstance(location.fs, HTTPFileSystem):
+        return read_at_most(location.fs, location.path, end)  # servers need not heed a range
     try:
         data: bytes = location.fs.cat_file(location.path, start=0, end=end)
         return data

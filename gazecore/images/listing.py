@@ -5,21 +5,20 @@ other than S3 and local disks, one directory is held at a time).
 """
 
 import errno
-import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import aiohttp
 import fsspec.asyn
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError, ParamValidationError
 from fsspec.utils import glob_translate
 
-from gazecore.errors import InputError, RunFailed, one_line
+from gazecore.errors import ImageError, InputError, RunFailed, one_line, redact
 from gazecore.images.decode import SUFFIXES
+from gazecore.images.lists import is_list, read_list
 from gazecore.storage import Location
 
 LISTED = pa.schema(
@@ -32,51 +31,60 @@ LISTED = pa.schema(
 )
 """`size` in bytes and `version` (ETag or modification time) are null where the source is a list."""
 
-LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt")
 _BATCH = 10_000
 
-_USERS_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, ParamValidationError)
+_USERS_ERRORS = (
+    FileNotFoundError, PermissionError, NotADirectoryError, ParamValidationError, ImageError,
+)  # fmt: skip
 _USERS_ERRNOS = {errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP}
 
 Entry = tuple[str, int | None, str | None]
 """Path on its storage, size, version."""
 
 
-def list_images(source: str) -> Iterator[pa.RecordBatch]:
+def list_images(source: str, allow: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
     """List the images of an input.
 
     Args:
         source: a folder or prefix (files named like images, recursively), a glob, one image, or a
             list: Parquet or CSV with a column `uri` and optionally `image_id`, or text with one
             URI per line. Paths in a list are relative to the list's folder.
+        allow: protocols that a list may name besides its own storage (`file`: local paths). One
+            on this machine may name local paths and STORAGES without.
 
     Yields:
         Batches of the schema `LISTED`. image_id is the path relative to the folder (for a glob,
-        to the part before its first wildcard), or what the list says, or the list's URI.
+        to the part before its first wildcard), or what the list says, or the list's URI, without
+        the query of a signed URL.
 
     Raises:
-        InputError: there is nothing of that name, it holds no image, or the list cannot be read.
+        InputError: there is nothing of that name, it holds no image, or the list cannot be read or
+            names what it may not.
         RunFailed: the storage does not answer; what was yielded until then is not all.
     """
     location = Location(source)
     found = False
     try:
-        for batch in _list(location, source):
+        for batch in _list(location, source, allow):
             found = True
             yield batch
-    except (OSError, BotoCoreError) as error:
+    except (OSError, BotoCoreError, aiohttp.ClientError, ImageError) as error:
         message = f"cannot list {source}: {one_line(error)}"
-        if isinstance(error, _USERS_ERRORS) or getattr(error, "errno", None) in _USERS_ERRNOS:
+        if _is_users(error):
             raise InputError(message) from error
         raise RunFailed(f"{message}; the same command tries again") from error
     if not found:
         raise InputError(f"there are no images in {source}")
 
 
-def _list(location: Location, source: str) -> Iterator[pa.RecordBatch]:
+def _list(location: Location, source: str, allow: Collection[str]) -> Iterator[pa.RecordBatch]:
     kind = _kind(location)
-    if kind == "file" and location.path.lower().endswith(LIST_SUFFIXES):
-        yield from _from_list(location)
+    if kind == "file" and is_list(location):
+        for batch in read_list(location, allow):
+            nulls = [
+                pa.nulls(batch.num_rows, LISTED.field(name).type) for name in ("size", "version")
+            ]
+            yield pa.record_batch([*batch.columns, *nulls], schema=LISTED)
     elif kind == "file":
         root = location.path.rpartition("/")[0]
         yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
@@ -91,6 +99,13 @@ def _list(location: Location, source: str) -> Iterator[pa.RecordBatch]:
         raise InputError(f"there is no folder, glob, image or list at {source}")
 
 
+def _is_users(error: Exception) -> bool:
+    """Whether a storage refuses the input, as opposed to not answering."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return 400 <= error.status < 500
+    return isinstance(error, _USERS_ERRORS) or getattr(error, "errno", None) in _USERS_ERRNOS
+
+
 def _kind(location: Location) -> str | None:
     """`file`, `directory` or None where nothing is.
 
@@ -99,7 +114,10 @@ def _kind(location: Location) -> str | None:
     """
     try:
         kind: str = location.fs.info(location.path)["type"]
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError) as error:
+        cause = error.__cause__  # on the web everything that can happen is a file not found
+        if isinstance(cause, ImageError | aiohttp.ClientConnectionError):
+            raise cause from None
         return None
     return kind
 
@@ -120,8 +138,8 @@ def _glob(location: Location, root: str) -> Iterator[Entry]:
 
 
 def absolute_input(source: str) -> str:
-    """An input as run.json names it, the same from every working directory."""
-    return Location(source).uri
+    """An input as run.json names it, the same from every working directory, without secrets."""
+    return redact(Location(source).uri)
 
 
 def _walk(location: Location) -> Iterator[Entry]:
@@ -207,73 +225,3 @@ def _encodable(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(f"a file name is not UTF-8: {path!r}; rename it") from None
-
-
-def _from_list(location: Location) -> Iterator[pa.RecordBatch]:
-    base = location.path.rpartition("/")[0]
-    folder = base if location.is_local else str(location.fs.unstrip_protocol(base))
-    try:
-        with location.fs.open(location.path, "rb") as file:
-            for batch in _list_columns(location.path, file):
-                uris = [_absolute(uri, folder) for uri in batch["uri"].to_pylist()]
-                ids = batch["image_id"] if "image_id" in batch.schema.names else batch["uri"]
-                if ids.null_count or "" in ids.to_pylist():
-                    raise InputError(f"{location.uri}: a row has no image_id")
-                nulls = [None] * len(uris)
-                yield pa.record_batch(
-                    [
-                        ids.cast(pa.string()),
-                        pa.array(uris, pa.string()),
-                        pa.array(nulls, pa.int64()),
-                        pa.array(nulls, pa.string()),
-                    ],
-                    schema=LISTED,
-                )
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{location.uri} is not a readable list: {one_line(error)}") from error
-
-
-def _absolute(uri: str | None, folder: str) -> str:
-    if not uri:
-        raise InputError("the list has a row without a uri")
-    return uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
-
-
-def _list_columns(path: str, file: Any) -> Iterator[pa.RecordBatch]:
-    """Batches with a column `uri` and perhaps `image_id`, both strings."""
-    suffix = path.lower().rpartition(".")[2]
-    if suffix == "txt":
-        lines = (line.decode().lstrip("\ufeff").strip() for line in file)
-        kept = (line for line in lines if line and line != "uri")
-        while chunk := list(itertools.islice(kept, _BATCH)):
-            yield pa.record_batch({"uri": chunk})
-        return
-    if suffix == "parquet":
-        parquet = pq.ParquetFile(file)
-        names = set(parquet.schema_arrow.names)
-        _check_columns(path, names)
-        batches = parquet.iter_batches(
-            _BATCH, columns=[n for n in ("uri", "image_id") if n in names], use_threads=False
-        )
-    else:
-        batches = pa.csv.open_csv(
-            file,
-            parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == "tsv" else ","),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={"uri": pa.string(), "image_id": pa.string()}
-            ),
-        )
-        _check_columns(path, set(batches.schema.names))
-    for batch in batches:
-        yield pa.record_batch(
-            {
-                name: batch[name].cast(pa.string())
-                for name in ("uri", "image_id")
-                if name in batch.schema.names
-            }
-        )
-
-
-def _check_columns(path: str, names: set[str]) -> None:
-    if "uri" not in names:
-        raise InputError(f"{path} has no column `uri`; its columns are {', '.join(sorted(names))}")

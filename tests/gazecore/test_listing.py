@@ -15,6 +15,7 @@ from gazecore.errors import InputError
 from gazecore.images.decode import Limits
 from gazecore.images.fetch import fetch
 from gazecore.images.listing import LISTED, absolute_input, list_images
+from gazecore.storage import Location
 
 STRANGE = (
     "with space.jpg", "ünï-日本.jpg", "100%25.jpg", "a#b.jpg", "a?b.jpg", "[1].jpg", "star*.jpg",
@@ -294,8 +295,83 @@ def test_a_list_in_memory(memory: str) -> None:
     fs = fsspec.filesystem("memory")
     root = memory.removeprefix("memory:/")
     fs.pipe_file(f"{root}/a.jpg", b"a")
-    fs.pipe_file(f"{root}/list.csv", b"uri\na.jpg\n/local.jpg\n")
+    fs.pipe_file(f"{root}/list.csv", f"uri\na.jpg\n{memory}/a.jpg\n".encode())
     rows = listed(f"{memory}/list.csv")
-    assert [row["image_id"] for row in rows] == ["a.jpg", "/local.jpg"]
-    assert fetch(rows[0]["uri"], None, Limits()) == b"a"
-    assert rows[1]["uri"] == "/local.jpg"
+    assert [row["image_id"] for row in rows] == ["a.jpg", f"{memory}/a.jpg"]
+    assert [fetch(row["uri"], None, Limits()) for row in rows] == [b"a", b"a"]
+
+
+OUTSIDE = {
+    "/etc/passwd": "file", "//etc/passwd": "file", "file:///etc/passwd": "file",
+    "FILE:///etc/passwd": "file", "local:///etc/passwd": "file", "s3://other/a.jpg": "s3",
+    "http://127.0.0.1/a.jpg": "http", "ssh://host/a.jpg": "ssh", "reference://a": "reference",
+    "simplecache::file:///etc/passwd": "simplecache::file", "mem://a": "mem", "dir://x": "dir",
+    "zip://a.jpg::file:///etc/x.zip": "zip", "c://etc/passwd": "c",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", OUTSIDE)
+@pytest.mark.parametrize("suffix", [".csv", ".txt", ".parquet"])
+def test_a_list_elsewhere_names_nothing_but_its_own_storage(
+    memory: str, tmp_path: Path, uri: str, suffix: str
+) -> None:
+    path = write_list(tmp_path / f"list{suffix}", ["a.jpg", uri])
+    fsspec.filesystem("memory").put_file(path, f"{memory.removeprefix('memory:/')}/list{suffix}")
+    source = f"{memory}/list{suffix}"
+    with pytest.raises(InputError) as caught:
+        listed(source)
+    for said in (source.removeprefix("memory:"), uri, f"--allow {OUTSIDE[uri]}"):
+        assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    rows = [row for batch in list_images(source, [OUTSIDE[uri]]) for row in batch.to_pylist()]
+    assert rows[1]["uri"] == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["../other/a.jpg", "a::b.jpg", "x::/etc/passwd", "::file:///etc/passwd"]
+)
+def test_what_is_relative_stays_on_the_storage_of_its_list(memory: str, uri: str) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file(f"{memory.removeprefix('memory:/')}/list.txt", f"{uri}\n".encode())
+    if "://" in uri:
+        with pytest.raises(InputError, match="may not name"):
+            listed(f"{memory}/list.txt")
+        return
+    (row,) = listed(f"{memory}/list.txt")
+    location = Location(row["uri"])
+    assert not location.is_local
+    assert row["uri"].startswith("memory:///")
+
+
+def test_a_name_in_a_bucket_is_never_a_chain_of_storages(memory: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    fs = fsspec.filesystem("memory")
+    key = f"{memory.removeprefix('memory:/')}/x::{tmp_path}/secret.jpg"
+    fs.pipe_file(key, b"its own")
+    (row,) = listed(memory)
+    assert fetch(row["uri"], None, Limits()) == b"its own"
+
+
+def test_a_local_list_names_storages_but_nothing_that_opens_others(tmp_path: Path) -> None:
+    fine = ["s3://b/a.jpg", "gs://b/a.jpg", "https://h/a.jpg", "/a.jpg", "file:///a.jpg", "no://x"]
+    assert [row["uri"] for row in listed(write_list(tmp_path / "list.txt", fine))] == fine
+    for uri in ("github://a", "reference://a", "zip://a", "ssh://h/a", "memory://a", "dask://a"):
+        with pytest.raises(InputError, match=f"{uri}.*--allow"):
+            listed(write_list(tmp_path / "list.txt", ["a.jpg", uri]))
+
+
+@pytest.mark.parametrize("uri", ["s3://planted-id:planted@b/a.jpg", "https://u:planted@h/a.jpg"])
+def test_a_password_in_a_list_is_refused_and_not_repeated(tmp_path: Path, uri: str) -> None:
+    for source in (write_list(tmp_path / "list.csv", ["a.jpg", uri]), uri):
+        with pytest.raises(InputError, match="password") as caught:
+            listed(source)
+        assert "planted" not in str(caught.value)
+
+
+def test_of_a_signed_url_the_id_has_no_signature(tmp_path: Path) -> None:
+    uris = ["https://h/a.jpg?X-Amz-Date=1&X-Amz-Signature=planted", "https://h/b.jpg?page=2",
+            "s3://b/what?key=1.jpg"]  # fmt: skip
+    rows = listed(write_list(tmp_path / "list.txt", uris))
+    assert [row["uri"] for row in rows] == uris
+    assert [row["image_id"] for row in rows] == ["https://h/a.jpg?***", *uris[1:]]
+    assert "planted" not in absolute_input(uris[0])

@@ -1,0 +1,113 @@
+"""HTTP connections that do not lead where a list of URLs has no business.
+
+Checked is the address that is about to be connected to, whatever name resolved to it and however
+many redirects led there, so that nothing can change between the check and the connection.
+"""
+
+import ipaddress
+import socket
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import fsspec.asyn
+from aiohttp.connector import Connection
+from fsspec.implementations.http import HTTPFileSystem
+
+from gazecore.errors import AccessDenied
+
+_METADATA = {
+    ipaddress.ip_address(address)
+    for address in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+}
+"""Where clouds answer machines about themselves, other than at link-local addresses."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+_asked: ContextVar[str | None] = ContextVar("_asked", default=None)
+"""The host of the URL that was asked for, before any redirect."""
+
+_followed: ContextVar[bool] = ContextVar("_followed", default=False)
+"""Whether a redirect has led to another host than that."""
+
+
+def check_address(address: str, followed: bool) -> None:
+    """Refuse an address.
+
+    Args:
+        address: what a socket is about to connect to, IPv4 or IPv6.
+        followed: whether a redirect led there from another host.
+
+    Raises:
+        AccessDenied: it is link-local or a cloud's metadata service; or, at a redirect's end, it is
+            on this machine or on a private network.
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        in_nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
+        ip = ip.ipv4_mapped or ip.sixtofour or in_nat64 or ip
+    if ip.is_link_local or ip in _METADATA:
+        raise AccessDenied(f"{ip} is a link-local or metadata address, from which nothing is read")
+    if followed and not ip.is_global:
+        raise AccessDenied(
+            f"it redirects to {ip}, which is on this machine or a private network: "
+            "name the image's own URL"
+        )
+
+
+def _checked_socket(info: Any) -> socket.socket:
+    family, kind, protocol, _, address = info
+    check_address(str(address[0]), _followed.get())
+    return socket.socket(family, kind, protocol)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Checks new connections before they are made, and old ones before they are used again."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:
+        _followed.set(req.url.host != _asked.get())
+        connection = await super().connect(req, traces, timeout)
+        try:
+            peer = connection.transport.get_extra_info("peername") if connection.transport else None
+            if peer is None:
+                raise ConnectionResetError("the connection was lost")
+            check_address(str(peer[0]), _followed.get())
+        except (AccessDenied, ConnectionResetError):
+            connection.close()
+            raise
+        return connection
+
+
+async def guarded_session(**kwargs: Any) -> aiohttp.ClientSession:
+    """What fsspec makes its HTTP requests with."""
+
+    async def remember(
+        session: aiohttp.ClientSession,
+        context: SimpleNamespace,
+        params: aiohttp.TraceRequestStartParams,
+    ) -> None:
+        _asked.set(params.url.host)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(remember)
+    # One address after the other: the race between several takes a refusal for an address that is
+    # down.
+    connector = _Connector(socket_factory=_checked_socket, happy_eyeballs_delay=None)
+    return aiohttp.ClientSession(connector=connector, trace_configs=[trace], **kwargs)
+
+
+def read_at_most(fs: HTTPFileSystem, url: str, end: int) -> bytes:
+    """The first `end` bytes of a response, whatever length the server makes it."""
+
+    async def read() -> bytes:
+        session = await fs.set_session()
+        data = bytearray()
+        async with session.get(fs.encode_url(url)) as response:
+            fs._raise_not_found_for_status(response, url)
+            while len(data) < end and (chunk := await response.content.read(end - len(data))):
+                data += chunk
+        return bytes(data)
+
+    found: bytes = fsspec.asyn.sync(fs.loop, read)
+    return found
