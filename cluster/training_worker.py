@@ -15,6 +15,7 @@ import torch
 import torch.distributed
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from gazecore.errors import RunFailed, UserError
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSources
 from gazecore.training.loop import Member, run
@@ -75,8 +76,16 @@ def fit(job: Job) -> dict[str, torch.Tensor]:
 
 
 def _work(config: Mapping[str, Any]) -> None:
-    """What each worker of a member does."""
+    """What each worker of a member does; what another try cannot mend, the driver is told."""
     job: Job = config["job"]
+    try:
+        _train(job)
+    except (RunFailed, UserError) as error:
+        ray.get(job.reports.add.remote(job.member.number, RunFailed(str(error))))
+        raise
+
+
+def _train(job: Job) -> None:
     context = ray.train.get_context()
     peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
     data = job.sources.open()

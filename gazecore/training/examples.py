@@ -153,9 +153,7 @@ class TrainingSet:
 
     @functools.cached_property
     def _groups(self) -> np.ndarray:
-        return duplicate_groups(
-            np.concatenate([source.thumbnails() for source in self.sources])
-        )
+        return duplicate_groups(np.concatenate([source.thumbnails() for source in self.sources]))
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ import pytest
 import ray
 import torch
 
-from cluster.trainer import WorkersConfig, train_members
+from cluster.trainer import RayTraining, WorkersConfig, train_members
 from gazecore.errors import InputError, RunMismatch
 from gazecore.features.opening import FeatureSource
 from gazecore.model.backbone import TinyBackbone
@@ -69,7 +69,7 @@ def train(
 ) -> list[Readout]:
     return train_members(
         data, jobs, report, sources=sources(folder),
-        storage=Location(str(folder / name)), identity={"members": len(jobs)}, config=workers,
+        storage=Location(str(folder / name)), config=workers,
     )  # fmt: skip
 
 
@@ -134,8 +134,12 @@ def test_a_finished_training_is_taken_as_it_is_and_another_is_refused(
     found = train(data, folder, name, members(data, 2), WorkersConfig())
     assert time.monotonic() - started < 5
     torch.testing.assert_close(densities(found[1], data), undisturbed[0][1], rtol=0, atol=1e-5)
-    with pytest.raises(RunMismatch, match="other settings"):
-        train(data, folder, name, members(data, 1), WorkersConfig())
+    storage = Location(str(folder / name))
+    for workers in (0, 1):
+        cluster = RayTraining(WorkersConfig(workers=workers))
+        cluster.members(sources(folder), storage, {"members": 2})
+        with pytest.raises(RunMismatch, match="other settings"):
+            cluster.members(sources(folder), storage, {"members": 1})
 
 
 def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
