@@ -36,9 +36,12 @@ class WorkersConfig:
     """How training is spread."""
 
     workers: int = 1
-    """Processes that train one member together. 0 trains in this process, without checkpoints."""
+    """Processes that train one member together: they share the images of each step. Members need
+    none to go side by side; more help where there are more cores than members. 0 trains in this
+    process, without checkpoints."""
     cpus_per_worker: int = 1
-    """Cores of each; as many members train side by side as fit."""
+    """Cores of each, by which it takes as many images at a time; as many members train side by
+    side as fit."""
     checkpoint_steps: int = 500
     """Steps between checkpoints, besides one after each epoch; a worker's death costs at most so
     many."""

@@ -1,5 +1,6 @@
 """What trains one member on a cluster: Ray Train's controller and its workers."""
 
+import json
 import os
 import tempfile
 import time
@@ -53,6 +54,7 @@ def fit(job: Job) -> dict[str, torch.Tensor]:
     # A report waits until Ray's controller looks again, by default two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     storage = Location(job.storage)
+    _mend(storage / f"member-{job.member.number}")
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job},
@@ -73,6 +75,18 @@ def fit(job: Job) -> dict[str, torch.Tensor]:
     result = trainer.fit()
     state: dict[str, torch.Tensor] = _load(result.checkpoint)["best_readout"]
     return state
+
+
+def _mend(folder: Location) -> None:
+    """Begin a member anew where a driver died over the file that names its last checkpoint, which
+    Ray Train does not write as a whole."""
+    named = folder / "checkpoint_manager_snapshot.json"
+    try:
+        json.loads(named.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        named.remove()
 
 
 def _work(config: Mapping[str, Any]) -> None:
