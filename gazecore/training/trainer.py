@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from gazecore.errors import InputError, RunFailed
+from gazecore.memory import share_arenas
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Activation, Readout
 from gazecore.training.examples import Example
@@ -117,6 +118,7 @@ def side_by_side() -> Iterator[Executor]:
     threads, makes them wait for each other: on a machine with other work by many times what it
     saves. And so a result does not depend on the number of threads.
     """
+    share_arenas()  # else each epoch's reader may keep an arena of features of its own
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
