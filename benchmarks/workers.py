@@ -54,7 +54,7 @@ def main() -> None:
             )
             train_members(
                 data, [member], keep, sources=sources, storage=Location(f"{name}/{workers}"),
-                identity={}, config=WorkersConfig(workers=workers, checkpoint_steps=10_000),
+                config=WorkersConfig(workers=workers, checkpoint_steps=10_000),
             )  # fmt: skip
             # The first epoch pays for what is loaded late.
             rates[workers] = max(epoch.images / epoch.seconds for epoch in epochs[1:])

@@ -18,8 +18,9 @@ from typing import Any
 import ray
 import safetensors.torch
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.session import connected
+from cluster.session import connected, nodes_in_use
 from cluster.training_worker import Job, fit
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.model.readout import Readout
@@ -35,9 +36,12 @@ class WorkersConfig:
     """How training is spread."""
 
     workers: int = 1
-    """Processes that train one member together. 0 trains in this process, without checkpoints."""
+    """Processes that train one member together: they share the images of each step. Members need
+    none to go side by side; more help where there are more cores than members. 0 trains in this
+    process, without checkpoints."""
     cpus_per_worker: int = 1
-    """Cores of each; as many members train side by side as fit."""
+    """Cores of each, by which it takes as many images at a time; as many members train side by
+    side as fit."""
     checkpoint_steps: int = 500
     """Steps between checkpoints, besides one after each epoch; a worker's death costs at most so
     many."""
@@ -59,7 +63,7 @@ class RayTraining:
     def __init__(self, config: WorkersConfig) -> None:
         self._config = config
         self._stack = contextlib.ExitStack()
-        self._is_connected = False
+        self._can_grow: bool | None = None
 
     def __enter__(self) -> "RayTraining":
         return self
@@ -75,22 +79,31 @@ class RayTraining:
     def members(
         self, sources: TrainingSources, storage: Location, identity: Mapping[str, Any]
     ) -> TrainMembers:
-        """What trains members; see `train_members`. Without workers, this process does."""
+        """What trains members; see `train_members`. Without workers, this process does.
+
+        Args:
+            sources, storage: as `train_members` takes them.
+            identity: what decides the result.
+
+        Raises:
+            RunMismatch: `storage` belongs to another training.
+        """
+        claim(storage / "training.json", identity, what=storage.uri)
         if not self._config.workers:
             return train_here
 
         def train(data: TrainingSet, members: list[Member], report: Report) -> list[Readout]:
-            if not self._is_connected:
-                self._stack.enter_context(connected(self._config.address, spare_cpus=1))
-                self._is_connected = True
+            if self._can_grow is None:
+                cluster = connected(self._config.address, spare_cpus=1)
+                self._can_grow = self._stack.enter_context(cluster)
             return train_members(
                 data,
                 members,
                 report,
                 sources=sources,
                 storage=storage,
-                identity=identity,
                 config=self._config,
+                can_grow=self._can_grow,
             )
 
         return train
@@ -103,8 +116,8 @@ def train_members(
     *,
     sources: TrainingSources,
     storage: Location,
-    identity: Mapping[str, Any],
     config: WorkersConfig,
+    can_grow: bool = False,
 ) -> list[Readout]:
     """Train members on the cluster that this process is connected to.
 
@@ -114,32 +127,28 @@ def train_members(
         report: is called with each member's news.
         sources: what the workers open; every node can read it.
         storage: directory for checkpoints, which every node can write.
-        identity: what decides the result; a directory with another one is refused.
         config: how it is spread.
+        can_grow: nodes may join, so that what has no room yet is waited for.
 
     Returns:
         The readouts of the members' best epochs.
 
     Raises:
-        RunMismatch: `storage` belongs to another training.
+        InputError: the cluster has no room for a member, and does not grow.
         RunFailed: a member cannot be trained.
     """
-    claim(storage / "training.json", identity, what=storage.uri)
-    needed = config.workers * config.cpus_per_worker
-    cores = int(ray.cluster_resources().get("CPU", 1))
-    # Ray Train's own actors want a core to be placed: without one they wait a minute.
-    room = max(1, (cores - 1) // needed)
     resources: dict[str, float] = {"CPU": config.cpus_per_worker}
-    if gpus := _gpus(sources):
-        room = max(1, min(room, int(gpus) // config.workers))
-        resources["GPU"] = 1
-    if needed > cores:
+    if sources.sources[0].on_the_fly and ray.cluster_resources().get("GPU"):
+        resources["GPU"] = 1  # training has a use for it where the backbone is in the loop
+    if not can_grow and _slots(resources) < config.workers:
         raise InputError(
             f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
         )
     known = sources.known(data)
-    reports = ray.remote(num_cpus=0)(_Reports).remote()
-    train = ray.remote(num_cpus=0, max_retries=0)(fit)
+    # On this node, with Ray Train's controllers: of the others any may be lost.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    reports = ray.remote(num_cpus=0, scheduling_strategy=here)(_Reports).remote()
+    train = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(fit)
     found: dict[int, Readout] = {}
     waiting: list[Member] = []
     flying: dict[ray.ObjectRef, Member] = {}
@@ -149,55 +158,88 @@ def train_members(
             found[member.number] = _readout(member, safetensors.torch.load(done.read_bytes()))
         else:
             waiting.append(member)
-    while waiting or flying:
-        while waiting and len(flying) < room:
-            member = waiting.pop(0)
-            job = Job(
-                known,
-                member,
-                config.workers,
-                resources,
-                config.checkpoint_steps,
-                storage.uri,
-                reports,
-            )
-            flying[train.remote(job)] = member
-        ended, _ = ray.wait(list(flying), timeout=1.0)
-        for number, news in ray.get(reports.take.remote()):
-            report(number, news)
-        for ref in ended:
-            member = flying.pop(ref)
-            try:
-                state = ray.get(ref)
-            except ray.exceptions.RayError as error:
-                raise RunFailed(
-                    f"member {member.number} failed: {one_line(error)}; the same command continues"
-                ) from error
-            found[member.number] = _readout(member, state)
-            (storage / f"member-{member.number}.safetensors").publish(safetensors.torch.save(state))
-    for number, news in ray.get(reports.take.remote()):
-        report(number, news)
+    try:
+        while waiting or flying:
+            room = _room(config, resources) if waiting else 0
+            while waiting and len(flying) < room:
+                member = waiting.pop(0)
+                job = Job(
+                    known,
+                    member,
+                    config.workers,
+                    resources,
+                    config.checkpoint_steps,
+                    storage.uri,
+                    reports,
+                )
+                flying[train.remote(job)] = member
+            ended, _ = ray.wait(list(flying), timeout=1.0)
+            _pass_on(reports, report)
+            for ref in ended:
+                member = flying.pop(ref)
+                try:
+                    state = ray.get(ref)
+                except ray.exceptions.RayError as error:
+                    _pass_on(reports, report)
+                    raise RunFailed(
+                        f"member {member.number} failed: {_last_line(error)}; "
+                        "the same command continues"
+                    ) from error
+                found[member.number] = _readout(member, state)
+                (storage / f"member-{member.number}.safetensors").publish(
+                    safetensors.torch.save(state)
+                )
+    finally:
+        for ref in flying:
+            ray.cancel(ref, force=True)
+    _pass_on(reports, report)
     return [found[member.number] for member in members]
 
 
-def _gpus(sources: TrainingSources) -> float:
-    """The cluster's GPUs, if training has a use for them: where the backbone is in the loop."""
-    on_the_fly = sources.sources[0].on_the_fly
-    return float(ray.cluster_resources().get("GPU", 0)) if on_the_fly else 0.0
+def _slots(resources: Mapping[str, float]) -> int:
+    """How many workers that take so much the cluster's nodes hold."""
+    return sum(
+        int(min({"CPU": node.cpus, "GPU": node.gpus}[name] // of for name, of in resources.items()))
+        for node in nodes_in_use()
+    )
+
+
+def _room(config: WorkersConfig, resources: Mapping[str, float]) -> int:
+    """How many members are trained side by side; one at least, which may wait for nodes."""
+    cores = sum(int(node.cpus) for node in nodes_in_use())
+    # Ray Train's own actors want a core to be placed: without one they wait a minute.
+    most = (cores - 1) // (config.workers * config.cpus_per_worker)
+    return max(1, min(most, _slots(resources) // config.workers))
 
 
 class _Reports:
     """Collects the news of all members until the driver asks."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, Epoch | int]] = []
+        self._waiting: list[tuple[int, Epoch | int | RunFailed]] = []
 
-    def add(self, number: int, news: Epoch | int) -> None:
+    def add(self, number: int, news: Epoch | int | RunFailed) -> None:
         self._waiting.append((number, news))
 
-    def take(self) -> list[tuple[int, Epoch | int]]:
+    def take(self) -> list[tuple[int, Epoch | int | RunFailed]]:
         taken, self._waiting = self._waiting, []
         return taken
+
+
+def _pass_on(reports: ray.actor.ActorHandle, report: Report) -> None:
+    """Report what came in since the last time; raises RunFailed if a member's workers did."""
+    for number, news in ray.get(reports.take.remote()):
+        if isinstance(news, RunFailed):
+            raise RunFailed(f"member {number}: {news}")
+        report(number, news)
+
+
+def _last_line(error: BaseException) -> str:
+    """Of what went wrong in a worker: a traceback's last line says it."""
+    cause = getattr(error, "cause", None) or error
+    worker = next(iter(getattr(cause, "worker_failures", {}).values()), cause)
+    lines = str(worker).strip().splitlines() or [type(worker).__name__]
+    return one_line(RuntimeError(lines[-1]))
 
 
 def _readout(member: Member, state: dict[str, torch.Tensor]) -> Readout:

@@ -1,5 +1,6 @@
 """What trains one member on a cluster: Ray Train's controller and its workers."""
 
+import json
 import os
 import tempfile
 import time
@@ -15,6 +16,7 @@ import torch
 import torch.distributed
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from gazecore.errors import RunFailed, UserError
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSources
 from gazecore.training.loop import Member, run
@@ -52,6 +54,7 @@ def fit(job: Job) -> dict[str, torch.Tensor]:
     # A report waits until Ray's controller looks again, by default two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     storage = Location(job.storage)
+    _mend(storage / f"member-{job.member.number}")
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job},
@@ -74,9 +77,29 @@ def fit(job: Job) -> dict[str, torch.Tensor]:
     return state
 
 
+def _mend(folder: Location) -> None:
+    """Begin a member anew where a driver died over the file that names its last checkpoint, which
+    Ray Train does not write as a whole."""
+    named = folder / "checkpoint_manager_snapshot.json"
+    try:
+        json.loads(named.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        named.remove()
+
+
 def _work(config: Mapping[str, Any]) -> None:
-    """What each worker of a member does."""
+    """What each worker of a member does; what another try cannot mend, the driver is told."""
     job: Job = config["job"]
+    try:
+        _train(job)
+    except (RunFailed, UserError) as error:
+        ray.get(job.reports.add.remote(job.member.number, RunFailed(str(error))))
+        raise
+
+
+def _train(job: Job) -> None:
     context = ray.train.get_context()
     peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
     data = job.sources.open()

@@ -29,9 +29,9 @@ from jobs.command import err, run_command, show_rows
 class FeaturesOptions:
     """Run the frozen backbone over a corpus and keep its features, which training reads.
 
-    About 4 MB an image. The cache also holds a copy of the corpus's tables, so that it is all that
-    training needs. Images that cannot be read become failed rows (CACHE/images). The same command
-    again continues.
+    About 4 MB an image. The cache also holds a copy of the corpus's tables, so that training reads
+    it alone (and, without --folds, the held-out images, to judge the result). Images that cannot be
+    read become failed rows (CACHE/images). The same command again continues.
     """
 
     corpus: Positional[Annotated[str, arg(metavar="CORPUS")]]

@@ -16,10 +16,18 @@ from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
 from gazecore.model.bundle import load_bundle
 from gazecore.training.examples import TrainingSet, TrainingSources, require
-from gazecore.training.fit import Recipe, SplitConfig, fit_bundle, require_enough
+from gazecore.training.fit import (
+    Recipe,
+    SplitConfig,
+    fit_bundle,
+    require_enough,
+    require_shape,
+    require_unseen,
+    seen_before,
+)
 from gazecore.training.folds import cross_validate
 from gazecore.training.history import History
-from gazecore.training.outputs import Outputs
+from gazecore.training.outputs import Outputs, require_readable
 from gazecore.training.trainer import TrainingConfig
 from jobs.command import err, progress_bar, run_command, show_rows
 
@@ -65,6 +73,12 @@ class TrainOptions:
             raise InputError("there is nothing to train on: name a feature cache")
         if self.init is not None and self.pretrain is not None:
             raise InputError("members start either from --init or from --pretrain")
+        shapes = [(how.widths, how.activation) for how in (self.pretraining, self.training)]
+        if self.pretrain is not None and shapes[0] != shapes[1]:
+            raise InputError(
+                "readouts keep their shape: give --pretraining.widths and --pretraining.activation "
+                "what --training.widths and --training.activation have"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,12 +97,21 @@ def train(options: TrainOptions, command: str) -> int:
     sources = _sources(options, options.cache, options.mirrored)
     data = _open(sources)
     require_enough(data, split)
+    if not split.folds:
+        require_readable(data, split)
     start = load_bundle(options.init) if options.init else None
     if start:
         for source in data.sources:
             require(source, start.backbone, start.display_size, str(options.init))
-    identity = dataclasses.asdict(options)
-    del identity["spread"]  # which decides nothing but the time
+        require_shape(start, options.training)
+        if split.folds:
+            require_unseen(data, start.training, str(options.init))
+    identity = {
+        **dataclasses.asdict(options),
+        "corpus": data.fingerprint,
+        "started_from": start.fingerprint if start else None,
+    }
+    del identity["out"], identity["spread"]  # which decide nothing but where and when
     with RayTraining(options.spread) as ray:
         if options.pretrain:
             before = _sources(options, (options.pretrain,), options.pretrain_mirrored)
@@ -99,6 +122,11 @@ def train(options: TrainOptions, command: str) -> int:
                 dataclasses.replace(split, folds=None),
                 options.pretraining,
             )
+            require_enough(other, first.split)
+            if split.folds:
+                both = {"corpora_sha256": other.digests, "held_out_images": []}
+                require_unseen(data, both, options.pretrain)
+            identity["pretraining_corpus"] = other.fingerprint
             with _progress("pretraining", other, first, history) as report:
                 where = ray.members(before, outputs.training / "pretraining", identity)
                 start = fit_bundle(other, first, report, None, where)
@@ -117,6 +145,9 @@ def train(options: TrainOptions, command: str) -> int:
     else:
         with progress_bar("judging", len(training["held_out_images"])) as on_image:
             bundle = outputs.write_held_out(bundle, data, on_image)
+    seen = seen_before(data, training["held_out_images"], training.get("started_from", {}))
+    if seen:
+        err.print(f"caution: {len(seen)} of the held-out images trained what members started from")
     show_rows(
         [(f"left out: {image}", why) for image, why in data.failed.items()]
         + [(key, str(value)) for key, value in bundle.metrics.items()]

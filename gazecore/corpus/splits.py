@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image
+from scipy.spatial import KDTree
 
 _SIDE = 16
 _TOLERANCE = 4.0
@@ -23,10 +24,17 @@ def duplicate_groups(thumbnails: np.ndarray) -> np.ndarray:
         int (n,): the index of the first image of the group.
     """
     groups = np.arange(len(thumbnails))
+    if not len(groups):
+        return groups
+    # Means of 4x4 blocks differ no more than their pixels do: few are left to be looked at.
+    coarse = thumbnails.reshape(-1, 4, 4, 4, 4).mean(axis=(2, 4)).reshape(-1, 16)
+    tree = KDTree(coarse)
     for i, one in enumerate(thumbnails):
         if groups[i] == i:
-            difference = np.abs(thumbnails[i + 1 :] - one).max(axis=1, initial=0)
-            groups[i + 1 :][difference <= _TOLERANCE] = i
+            near = np.array(tree.query_ball_point(coarse[i], _TOLERANCE + 0.01, p=np.inf))
+            near = near[near > i]
+            difference = np.abs(thumbnails[near] - one).max(axis=1, initial=0)
+            groups[near[difference <= _TOLERANCE]] = i
     return groups
 
 

@@ -36,6 +36,9 @@ from gazecore.storage import Location
 _READERS = 16
 _OPEN_FILES = 64
 """Files that stay open; one of many images has a footer of tens of kilobytes."""
+_AHEAD = 2**16
+"""Bytes that a read from object storage takes beyond what was asked for: a row's small columns. By
+default it would be 50 MB, a whole shard for each image, which each open file keeps."""
 
 FEATURES = pa.schema(
     [
@@ -228,7 +231,8 @@ class _File:
 
     def __init__(self, location: Location) -> None:
         self._lock = threading.Lock()
-        source = location.path if location.is_local else location.fs.open(location.path)
+        remote = None if location.is_local else location.fs.open(location.path, block_size=_AHEAD)
+        source = remote or location.path
         self._file = pq.ParquetFile(source)
 
     def read(self, group: int) -> pa.Table:

@@ -1,6 +1,8 @@
 """What a readout is trained on: features and the fixations on their images."""
 
 import bisect
+import functools
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -147,8 +149,20 @@ class TrainingSet:
 
     def folds(self, count: int, seed: int) -> np.ndarray:
         """The fold of each image, int (n,); images that look the same share one."""
-        thumbnails = np.concatenate([source.thumbnails() for source in self.sources])
-        return folds(duplicate_groups(thumbnails), count, seed)
+        return folds(self._groups, count, seed)
+
+    @functools.cached_property
+    def _groups(self) -> np.ndarray:
+        return duplicate_groups(np.concatenate([source.thumbnails() for source in self.sources]))
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the images and their fixations: with other ones a training does not go on."""
+        found = hashlib.sha256()
+        for image_id, points in zip(self.image_ids, self._points, strict=True):
+            found.update(f"{image_id}\n{len(points)}\n".encode())
+            found.update(np.ascontiguousarray(points, "<f8").tobytes())
+        return found.hexdigest()
 
     def centerbias(self, images: Sequence[int]) -> centerbias.Centerbias:
         """The centre bias of these images' fixations."""

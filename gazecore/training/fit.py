@@ -1,6 +1,6 @@
 """From a training set to a bundle: split, centre bias, members, mixture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gazecore.errors import InputError
+from gazecore.evaluation.selection import seen_in_training
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
@@ -139,6 +140,27 @@ def require_enough(data: TrainingSet, split: SplitConfig) -> None:
         raise InputError(f"{len(data.images)} images with fixations are too few for {count} {what}")
 
 
+def seen_before(data: TrainingSet, judged: Sequence[str], start: Mapping[str, Any]) -> list[str]:
+    """The judged images that trained what members start from; `start` is what its bundle says."""
+    wanted = set(judged)
+    return [
+        image_id
+        for source in data.sources
+        for image_id in seen_in_training(
+            source.corpus(), sorted(wanted.intersection(source.image_ids)), start
+        )
+    ]
+
+
+def require_unseen(data: TrainingSet, start: Mapping[str, Any], name: str) -> None:
+    """Raise InputError where out-of-fold scores would be those of images that were seen."""
+    if seen := seen_before(data, data.image_ids, start):
+        raise InputError(
+            f"{name} was trained on {len(seen)} of these images, such as {seen[0]}: with --folds "
+            "every image is judged by what has not seen it; start elsewhere, or without --folds"
+        )
+
+
 def starts(
     data: TrainingSet,
     images: list[int],
@@ -158,18 +180,24 @@ def starts(
         InputError: `start` has another shape.
     """
     if start is not None:
-        config = start.readout.config
-        if (config.activation, config.widths) != (training.activation, training.widths):
-            raise InputError(
-                f"the readout to start from has activation {config.activation} and widths "
-                f"{config.widths}: set training.activation and training.widths to these"
-            )
+        require_shape(start, training)
         return [single(start.readout, number) for number in range(count)]
     standardisation = channel_statistics(data, images)
     return [
         new_readout(*standardisation, replace(training, seed=training.seed + number))
         for number in range(1, count + 1)
     ]
+
+
+def require_shape(start: ModelBundle, training: TrainingConfig) -> None:
+    """Raise InputError where readouts of this training cannot start from those of a bundle."""
+    config = start.readout.config
+    if (config.activation, config.widths) != (training.activation, training.widths):
+        widths = " ".join(map(str, config.widths))
+        raise InputError(
+            f"the readout to start from has another shape: it wants --training.widths {widths} "
+            f"--training.activation {config.activation}"
+        )
 
 
 def describe(

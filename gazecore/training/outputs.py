@@ -8,11 +8,15 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gazecore.errors import ImageError, InputError, one_line
+from gazecore.images.decode import Limits, to_network
+from gazecore.images.fetch import fetch
 from gazecore.model.bundle import ModelBundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.scoring.evaluate import evaluate
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
+from gazecore.training.fit import SplitConfig
 from gazecore.training.folds import FittedFold, averages, judge_folds
 from gazecore.training.out_of_fold import write_out_of_fold
 
@@ -71,6 +75,20 @@ class Outputs:
     def _write(self, bundle: ModelBundle) -> ModelBundle:
         self.bundle.publish(bundle.to_bytes())
         return bundle
+
+
+def require_readable(data: TrainingSet, split: SplitConfig) -> None:
+    """Raise InputError where the images that will judge a bundle cannot be read; one is tried."""
+    part = data.folds(split.parts, split.seed)
+    image_id = next(data.image_ids[i] for i in data.images if part[i] == 0)
+    uri = data.corpus.images["uri"][data.corpus.image_ids.index(image_id)].as_py()
+    try:
+        to_network(fetch(uri, None, Limits()), data.display_size)
+    except (OSError, ImageError) as error:
+        raise InputError(
+            f"the held-out image {image_id} cannot be read: {one_line(error)}; a bundle is judged "
+            "by held-out images' pixels, unlike --folds, which reads the cache alone"
+        ) from error
 
 
 def _publish(location: Location, table: pa.Table) -> None:

@@ -348,6 +348,18 @@ def test_no_images_make_no_groups() -> None:
     assert duplicate_groups(np.empty((0, 256), dtype=np.float32)).tolist() == []
 
 
+def test_duplicates_are_those_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    thumbnails = rng.uniform(0, 255, (300, 1)) + rng.uniform(-2, 2, (300, 256))
+    thumbnails = thumbnails.astype(np.float32)
+    expected = np.arange(300)
+    for i, one in enumerate(thumbnails):
+        if expected[i] == i:
+            expected[i + 1 :][np.abs(thumbnails[i + 1 :] - one).max(axis=1, initial=0) <= 4] = i
+    assert 100 < len(set(expected)) < 290
+    assert duplicate_groups(thumbnails).tolist() == expected.tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     groups=st.lists(st.integers(0, 30), min_size=1, max_size=60),

@@ -1,11 +1,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, InputError, RunMismatch
@@ -50,6 +53,44 @@ def test_a_cache_holds_the_backbones_features(corpus: Corpus, cache: FeatureCach
         assert (found.image_id, found.height, found.width) == (
             row["image_id"], row["height"], row["width"],
         )  # fmt: skip
+
+
+def test_one_read_of_object_storage_brings_one_image(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataclasses.replace(TINY_SPEC, taps=("a", "b", "c", "d", "e"))
+    directory, _ = begin_cache(
+        Location("memory://one-read"), corpus, CacheSettings(spec, "1024", shard_size=6)
+    )
+    shape, rng = (2560, 4, 16), np.random.default_rng(0)
+    for shard in shards(directory):
+        rows = shard.images.select(["image_id", "uri"]).to_pylist()
+        size = {"height": 96, "width": 128}
+        outcomes = [{**row, "status": "ok", **size, "thumbnail": bytes(1024)} for row in rows]
+        results = [
+            {"image_id": row["image_id"], **size, "grid_height": 4, "grid_width": 16,
+             "features": rng.normal(size=shape).astype("<f2").tobytes()}
+            for row in rows
+        ]  # fmt: skip
+        commit_features(directory, shard.number, outcomes, results)
+    read: list[int] = []
+
+    class Remote(AbstractBufferedFile):
+        def _fetch_range(self, start: int, end: int) -> bytes:
+            read.append(end - start)
+            return bytes(self.fs.cat_file(self.path, start, end))
+
+    def open_remote(fs: MemoryFileSystem, path: str, mode: str = "rb", **options: Any) -> Any:
+        return Remote(fs, path, mode, options.get("block_size") or "default")
+
+    cache = FeatureCache("memory://one-read")
+    monkeypatch.setattr(MemoryFileSystem, "open", open_remote)
+    for index in (3, 5, 4, 0):
+        cache[index]
+    image = 2 * int(np.prod(shape))
+    assert len(read) == 1 + 4  # the footer, and an image each
+    assert max(read[1:]) < image + 2**17
+    assert sum(read) < 6 * image
 
 
 def test_batches_of_a_gpu_change_nothing(corpus: Corpus, cache: FeatureCache) -> None:

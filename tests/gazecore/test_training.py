@@ -51,7 +51,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def make_corpus(folder: Path) -> Corpus:
+def make_corpus(folder: Path, prefix: str = "") -> Corpus:
     """Grey pictures of two shapes with a red square, which people look at nine times out of ten."""
     rng = np.random.default_rng(0)
     images, fixations = [], []
@@ -60,7 +60,7 @@ def make_corpus(folder: Path) -> Corpus:
         pixels = np.full((height, width, 3), rng.integers(80, 180), dtype=np.uint8)
         left, top = rng.integers(0, width - 24), rng.integers(0, height - 24)
         pixels[top : top + 24, left : left + 24] = (230, 20, 20)
-        name = f"{number:02d}.png"
+        name = f"{prefix}{number:02d}.png"
         Image.fromarray(pixels).save(folder / name)
         images.append(
             {"image_id": name, "uri": str(folder / name), "height": height, "width": width}

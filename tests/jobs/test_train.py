@@ -1,5 +1,6 @@
 """`gazecore features` and `gazecore train`: what they leave, and how they go on."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -91,8 +92,18 @@ def test_training_from_features_to_judged_densities(
     )
     assert tuned.returncode == 0, tuned.stderr
     assert "held_out" in tuned.stdout
+    # All images trained what it starts from.
+    assert "caution: 4 of the held-out images" in words(tuned.stderr)
+    seen = gazecore_command(
+        *here, "--out", "seen/m.safetensors", "--init", "crossed/m.safetensors", "--folds", "3"
+    )
+    assert seen.returncode == 2
+    assert "crossed/m.safetensors was trained on 17 of these images" in words(seen.stderr)
+    other = make_corpus(tmp_path, prefix="other-")
+    make_cache(other, TinyBackbone(), str(tmp_path / "other"))
+    other.save(Location(str(tmp_path / "other-corpus")))
     pretrained = gazecore_command(
-        *here, "--out", "two/m.safetensors", "--pretrain", "cache", "--pretraining.epochs", "1",
+        *here, "--out", "two/m.safetensors", "--pretrain", "other", "--pretraining.epochs", "1",
         "--parts", "5", "--folds", "3",
     )  # fmt: skip
     assert pretrained.returncode == 0, pretrained.stderr
@@ -101,7 +112,7 @@ def test_training_from_features_to_judged_densities(
     first = load_bundle(str(tmp_path / "two" / "m.training" / "pretrained.safetensors"))
     assert bundle.training["started_from"] == first.training
     held_out = gazecore_command(
-        "evaluate", "corpus", "--model", "two/m.training/pretrained.safetensors", "--images",
+        "evaluate", "other-corpus", "--model", "two/m.training/pretrained.safetensors", "--images",
         "held-out", "--out", "held", "--sigma", "8", "--metrics", "information_gain",
     )  # fmt: skip
     assert held_out.returncode == 0, held_out.stderr
@@ -132,16 +143,22 @@ def test_training_from_features_to_judged_densities(
         (["--mirrored", "cache"], "is not"),
         (["--pretrain", "corpus"], "is not a feature cache"),
         (["--training.epochs", "0"], "training.epochs must be positive"),
+        (["--pretrain", "cache", "--training.widths", "8", "1"], "keep their shape"),
+        (["--pretrain", "cache", "--folds", "3"], "was trained on 18 of these images"),
+        (["--pretrain", "cache", "--parts", "19"], "too few for 19 parts"),
+        (["--init", "tiny.safetensors", "--training.widths", "8", "1"], "--training.widths 16 32"),
     ],
 )
 def test_mistakes_are_said_before_ray_starts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tiny_bytes: bytes,
     arguments: list[str],
     named: str,
 ) -> None:
     make_cache(make_corpus(tmp_path), TinyBackbone(), str(tmp_path / "cache"))
+    (tmp_path / "tiny.safetensors").write_bytes(tiny_bytes)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(["cache", "--out", "third/m.safetensors", *arguments])
@@ -151,6 +168,51 @@ def test_mistakes_are_said_before_ray_starts(
     assert len(text.strip().splitlines()) == 1
     assert not ray.is_initialized()
     assert not (tmp_path / "third").exists()
+
+
+def test_held_out_images_that_are_gone_are_missed_before_the_training(
+    gazecore_here: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    make_cache(make_corpus(tmp_path / "images"), TinyBackbone(), str(tmp_path / "cache"))
+    (tmp_path / "images").rename(tmp_path / "moved")
+    quick = ("train", "cache", "--members", "1", "--training.epochs", "1", "--workers", "0")
+    missed = gazecore_here(*quick, "--out", "one/m.safetensors")
+    assert missed.returncode == 2
+    assert "cannot be read" in missed.stderr
+    assert not (tmp_path / "one").exists()
+    crossed = gazecore_here(*quick, "--out", "two/m.safetensors", "--folds", "3")
+    assert crossed.returncode == 0, crossed.stderr
+
+
+def test_a_training_does_not_go_on_with_other_fixations(
+    gazecore_here: Command, tmp_path: Path
+) -> None:
+    corpus = make_corpus(tmp_path)
+    make_cache(corpus, TinyBackbone(), str(tmp_path / "cache"))
+    quick = ("train", "cache", "--out", "one/m.safetensors", "--members", "1",
+             "--training.epochs", "1", "--workers", "0")  # fmt: skip
+    assert gazecore_here(*quick).returncode == 0
+    assert gazecore_here(*quick, "--out", str(tmp_path / "one/m.safetensors")).returncode == 0
+    fewer = dataclasses.replace(corpus, fixations=corpus.fixations.slice(1))
+    make_cache(fewer, TinyBackbone(), str(tmp_path / "cache"))
+    refused = gazecore_here(*quick)
+    assert refused.returncode == 2
+    assert "begun with other settings (corpus: it has" in refused.stderr
+
+
+def test_a_loss_that_is_not_finite_ends_the_command_at_once(
+    gazecore_command: Command, cache: str, tmp_path: Path
+) -> None:
+    failed = gazecore_command(
+        "train", cache, "--out", "one/m.safetensors", "--members", "1", "--workers", "2",
+        "--cpus-per-worker", "1", "--training.learning-rate", "1e30",
+    )  # fmt: skip
+    assert failed.returncode == 1
+    lines = failed.stderr.strip().splitlines()
+    assert lines[-1].startswith("gazecore train: member 1: the loss became")
+    assert "lower the learning rate" in lines[-1]
+    assert not (tmp_path / "one" / "m.safetensors").exists()
 
 
 def test_a_driver_that_is_killed_in_the_middle_of_an_epoch_goes_on(
