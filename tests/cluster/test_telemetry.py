@@ -65,11 +65,12 @@ def value(text: str, name: str, **labels: str) -> float:
     return sum(found)
 
 
-def actor_lines() -> list[str]:
-    """What actors wrote to their logs, without Ray's own marks."""
+def actor_lines(run: str) -> list[str]:
+    """What the actors of a run wrote to their logs, without Ray's own marks."""
     folder = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
-    text = "".join(path.read_text() for path in folder.glob("worker-*.err"))
-    return [line for line in text.splitlines() if line and not line.startswith(":")]
+    texts = [path.read_text() for path in folder.glob("worker-*.err")]
+    lines = "".join(text for text in texts if run in text).splitlines()
+    return [line for line in lines if line and not line.startswith(":")]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -107,8 +108,9 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
         assert f"# TYPE {exported(name)} {kind.__name__.lower()}" in text
     assert "network" in dict(summary_rows(tally, "scored", 0, 1.0))
 
-    lines = [json.loads(line) for line in actor_lines()]
+    lines = [json.loads(line) for line in actor_lines(where)]
     ours = [line for line in lines if line["run"] == where]
+    assert len(ours) == len(lines)
     assert sorted(line["shard"] for line in ours if line["event"] == "shard_done") == [0, 1, 2, 3]
     assert sum(line.get("ok", 0) for line in ours) == 9
     assert [line["level"] for line in ours if line["event"] == "a library speaks"] == ["warning"]
