@@ -22,7 +22,7 @@ from benchmarks.environment import report
 from cluster.pool import Tally
 from cluster.session import ActorLayout, connected
 from cluster.shards import work_off
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.results.plan import update_plan
 from gazecore.results.run import Run, RunSettings, begin_run

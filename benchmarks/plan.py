@@ -25,7 +25,7 @@ MAX_SECONDS, MAX_MB = 60, 1024
 def child(folder: Path) -> None:
     """Plan, or plan again and read the missing shards; print seconds, memory and counts."""
     import jobs.score  # noqa: F401  (its memory counts)
-    from gazecore.images.decode import Limits
+    from gazecore.images.formats import Limits
     from gazecore.images.listing import list_images
     from gazecore.results.plan import images_in, shards, update_plan
     from gazecore.results.run import RunSettings, begin_run

@@ -127,7 +127,7 @@ def child(folder: Path, wanted: int) -> dict[str, float]:
     from cluster.pool import Tally
     from cluster.session import ActorLayout, connected
     from cluster.shards import work_off
-    from gazecore.images.decode import Limits
+    from gazecore.images.formats import Limits
     from gazecore.images.listing import list_images
     from gazecore.results.plan import images_in, update_plan
     from gazecore.results.run import RunSettings, begin_run

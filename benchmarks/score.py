@@ -25,7 +25,8 @@ from cluster.pool import Tally
 from cluster.session import ClusterConfig, connected, plan_layout
 from cluster.shards import work_off
 from cluster.work import ScoringJob
-from gazecore.images.decode import Limits, to_network
+from gazecore.images.decode import to_network
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import load_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze

@@ -16,7 +16,7 @@ from cluster.shards import work_off
 from cluster.work import FeatureJob
 from gazecore.corpus.schema import load_corpus
 from gazecore.features.cache import CacheSettings, begin_cache
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.model.backbone import make_spec, weights_to_send
 from gazecore.model.bundle import DisplaySize
 from gazecore.results.plan import images_in

@@ -9,8 +9,9 @@ from tyro.conf import Positional, arg
 
 from gazecore.density.statistics import statistics
 from gazecore.errors import ImageError, InputError, one_line, redact
-from gazecore.images.decode import Limits, decode, to_network
+from gazecore.images.decode import decode, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.formats import Limits
 from gazecore.model.bundle import DEFAULT, DisplaySize, load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from jobs.command import err, out, run_command

@@ -20,7 +20,7 @@ from cluster.shards import work_off
 from cluster.work import ScoringJob
 from gazecore.density.codec import DEFAULT_FACTOR
 from gazecore.errors import InputError
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.backbone import weights_to_send
 from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle

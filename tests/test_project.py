@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,3 +86,11 @@ def test_commands_in_the_documents_parse(name: str) -> None:
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
     for path in [*ROOT.glob("gazecore/**/*.py"), *ROOT.glob("cluster/*.py")]:
         assert len(path.read_text().splitlines()) <= 330, path
+
+
+def test_commands_that_compute_no_density_start_without_torch() -> None:
+    names = ("status", "verify", "query", "export", "ingest")
+    program = f"import {', '.join(f'jobs.{name}' for name in names)}, sys; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).split()
+    assert "jobs.status" in modules
+    assert {"torch", "ray", "matplotlib"}.isdisjoint(modules)

@@ -26,7 +26,7 @@ from gazecore.corpus.collect import (
 )
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError
-from gazecore.images.decode import SUFFIXES
+from gazecore.images.formats import SUFFIXES
 from gazecore.storage import Location
 
 RATE = 240.0

@@ -12,7 +12,7 @@ import numpy as np
 from gazecore.corpus.collect import Collector, image_size, left_over, read_mat
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
-from gazecore.images.decode import SUFFIXES
+from gazecore.images.formats import SUFFIXES
 from gazecore.storage import Location
 
 

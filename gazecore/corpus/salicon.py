@@ -28,7 +28,7 @@ from gazecore.corpus.collect import (
 )
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
-from gazecore.images.decode import SUFFIXES
+from gazecore.images.formats import SUFFIXES
 from gazecore.storage import Location
 
 SIZE = (480, 640)

@@ -9,8 +9,9 @@ from PIL import Image
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import ImageError
 from gazecore.evaluation.densities import Densities
-from gazecore.images.decode import Limits, decode
+from gazecore.images.decode import decode
 from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.formats import Limits
 from gazecore.view.overlay import draw_overlay
 from gazecore.view.report import METRIC_TITLES, Example
 

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.errors import CorpusError, InputError, RunMismatch, one_line
 from gazecore.features.source import ImageFeatures, feature_key
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.model.backbone import BackboneSpec
 from gazecore.model.bundle import DisplaySize

@@ -7,18 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gazecore.errors import DecodeError, ImageError, InputError, TooLarge, one_line
+from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
+from gazecore.images.formats import FORMATS, Limits
 from gazecore.model.bundle import DisplaySize
 from gazecore.model.deepgaze import network_size
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "PPM", "JPEG2000")
-"""What Pillow may try. Formats that run other programs (EPS) or are no photographs stay closed."""
-
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff",
-    ".bmp", ".dib", ".avif", ".pgm", ".ppm", ".pnm", ".pbm", ".jp2", ".j2k",
-)  # fmt: skip
-"""File names that are taken for images when a folder is listed, in lower case."""
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()
@@ -29,24 +21,6 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 MAX_NETWORK_PIXELS = 4_000_000
 """Largest input of the network; VGG-19 needs about 1 KB of memory for each of its pixels."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Caps per image, checked before decoding.
-
-    Attributes:
-        max_bytes: Bytes of the file.
-        max_pixels: Width times height of the image.
-    """
-
-    max_bytes: int = 128 * 2**20
-    max_pixels: int = 100_000_000
-
-    def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise InputError(f"limits.{name} must be positive, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.storage import Location
 from gazecore.web import read_at_most
 

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ParamValidationError
 from fsspec.utils import glob_translate
 
 from gazecore.errors import ImageError, InputError, RunFailed, one_line, redact
-from gazecore.images.decode import SUFFIXES
+from gazecore.images.formats import SUFFIXES
 from gazecore.images.lists import is_list, read_list
 from gazecore.storage import Location
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gazecore.corpus.pysaliency_hdf5 import import_h5py
 from gazecore.errors import InputError
-from gazecore.images.decode import SUFFIXES
+from gazecore.images.formats import SUFFIXES
 from gazecore.storage import Location
 
 MapKind = Literal["density", "ranks"]

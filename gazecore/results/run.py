@@ -8,7 +8,7 @@ from typing import Any
 import gazecore
 from gazecore.density.codec import FACTORS
 from gazecore.errors import InputError, RunMismatch, one_line
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.results.directory import ShardedDirectory, claim, refuse_others
 from gazecore.results.schema import VERSION
 from gazecore.storage import TEMPORARY_SUFFIX, Location

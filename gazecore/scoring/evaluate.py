@@ -7,8 +7,9 @@ import numpy as np
 
 from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
-from gazecore.images.decode import Limits, to_network
+from gazecore.images.decode import to_network
 from gazecore.images.fetch import fetch
+from gazecore.images.formats import Limits
 from gazecore.metrics.auc import auc
 from gazecore.metrics.likelihood import information_gain
 from gazecore.model.deepgaze import DeepGaze

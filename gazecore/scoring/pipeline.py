@@ -18,8 +18,9 @@ import pyarrow as pa
 import torch
 
 from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
-from gazecore.images.decode import Limits, NetworkInput, to_network
+from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.formats import Limits
 from gazecore.memory import share_arenas
 from gazecore.model.bundle import DisplaySize
 from gazecore.scoring.stages import StageClock

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gazecore.errors import ImageError, InputError, one_line
-from gazecore.images.decode import Limits, to_network
+from gazecore.images.decode import to_network
 from gazecore.images.fetch import fetch
+from gazecore.images.formats import Limits
 from gazecore.model.bundle import ModelBundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.scoring.evaluate import evaluate

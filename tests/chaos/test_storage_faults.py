@@ -24,8 +24,8 @@ from cluster.actors import ShardActor
 from cluster.session import connected
 from cluster.work import ScoringJob
 from gazecore.errors import RunFailed
-from gazecore.images.decode import Limits
 from gazecore.images.fetch import StorageUnavailable
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.plan import shards, update_plan

@@ -25,7 +25,7 @@ from cluster.session import ActorLayout, ClusterConfig, Node, nodes_in_use, plan
 from cluster.shards import work_off
 from cluster.work import ScoringJob
 from gazecore.errors import InputError, RunFailed
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model import vgg
 from gazecore.model.backbone import TINY_SPEC, BackboneSpec, TinyBackbone, weights_to_send

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from gazecore.errors import DecodeError, InputError, TooLarge
-from gazecore.images.decode import FORMATS, Limits, decode, to_network
+from gazecore.images.decode import decode, to_network
+from gazecore.images.formats import FORMATS, Limits
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -22,7 +22,7 @@ from gazecore.evaluation.selection import (
     seen_in_training,
     select_images,
 )
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.metrics.auc import auc
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
 from gazecore.metrics.judgement import METRICS, PER_FIXATION

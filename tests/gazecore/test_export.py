@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 from gazecore.density.resample import normalise, to_size
 from gazecore.errors import InputError
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.metrics.likelihood import information_gain, log_likelihoods
 from gazecore.model.deepgaze import DeepGaze

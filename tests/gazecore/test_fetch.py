@@ -23,8 +23,8 @@ from yarl import URL
 
 import gazecore.images.fetch
 from gazecore.errors import AccessDenied, ImageError, NotFound, StorageError, TooLarge
-from gazecore.images.decode import Limits
 from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.formats import Limits
 
 
 class Moody(AbstractFileSystem):

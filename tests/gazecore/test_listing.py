@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gazecore.errors import InputError
-from gazecore.images.decode import Limits
 from gazecore.images.fetch import fetch
+from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED, absolute_input, list_images
 from gazecore.storage import Location
 

@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 from gazecore.density.codec import STEP, encode
 from gazecore.density.resample import normalise, to_size
 from gazecore.errors import GazecoreError, InputError, NotFound, RunMismatch
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.results import plan as planning
 from gazecore.results import read

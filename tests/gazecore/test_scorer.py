@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gazecore.images.decode import Limits
 from gazecore.images.fetch import StorageUnavailable
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.backbone import TinyBackbone
 from gazecore.model.deepgaze import DeepGaze

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from gazecore.errors import AccessDenied, ImageError, InputError, TooLarge
-from gazecore.images.decode import Limits
 from gazecore.images.fetch import fetch
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.web import check_address
 

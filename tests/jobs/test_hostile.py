@@ -11,7 +11,7 @@ from tests.jobs.conftest import ROOT, Command
 PEAK = """
 import json, sys
 from benchmarks.environment import peak_mb
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.plan import shards

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gazecore.density.codec import DEFAULT_FACTOR
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import parse_bundle
 from gazecore.model.deepgaze import DeepGaze

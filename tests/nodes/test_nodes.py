@@ -24,7 +24,7 @@ from cluster.pool import Tally
 from cluster.session import ClusterConfig, plan_layout
 from cluster.shards import work_off
 from gazecore.errors import RunFailed
-from gazecore.images.decode import Limits
+from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.results.plan import update_plan
 from gazecore.results.run import Run, RunSettings, begin_run

@@ -1,0 +1,32 @@
+"""What is read as an image, and the caps on it. Imports nothing that takes time."""
+
+from dataclasses import dataclass
+
+from gazecore.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "PPM", "JPEG2000")
+"""What Pillow may try. Formats that run other programs (EPS) or are no photographs stay closed."""
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff",
+    ".bmp", ".dib", ".avif", ".pgm", ".ppm", ".pnm", ".pbm", ".jp2", ".j2k",
+)  # fmt: skip
+"""File names that are taken for images when a folder is listed, in lower case."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps per image, checked before decoding.
+
+    Attributes:
+        max_bytes: Bytes of the file.
+        max_pixels: Width times height of the image.
+    """
+
+    max_bytes: int = 128 * 2**20
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"limits.{name} must be positive, not {getattr(self, name)}")
