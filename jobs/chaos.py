@@ -41,7 +41,7 @@ class ChaosOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("chaos", ChaosOptions, chaos, argv)
+    run_command("chaos", ChaosOptions, chaos, argv, prog="gazecore-chaos")
 
 
 def chaos(options: ChaosOptions) -> int:

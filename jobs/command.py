@@ -39,28 +39,35 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def run_command(
-    name: str, options: type[Options], act: Callable[[Options], int], argv: Sequence[str] | None
+    name: str,
+    options: type[Options],
+    act: Callable[[Options], int],
+    argv: Sequence[str] | None,
+    prog: str = "",
 ) -> None:
     """Parse the command line into `options`, act on them, and end the process.
+
+    `prog` is what people type, by default `gazecore NAME`.
 
     The exit code is what `act` returns, 2 for a user's mistake, 1 for a failed run, 130 after
     Ctrl-C. Errors are one line on stderr.
     """
+    prog = prog or f"gazecore {name}"
     try:
-        code = act(tyro.cli(options, prog=f"gazecore {name}", args=argv))
+        code = act(tyro.cli(options, prog=prog, args=argv))
     except GazecoreError as error:
-        print(f"gazecore {name}: {one_line(error, 1000)}", file=sys.stderr)
+        print(f"{prog}: {one_line(error, 1000)}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        print(f"gazecore {name}: interrupted", file=sys.stderr)
+        print(f"{prog}: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, which is its right
         code = 0
     except (PermissionError, FileExistsError, NotADirectoryError, NoCredentialsError) as error:
-        print(f"gazecore {name}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        print(f"{prog}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         code = 2
     except (OSError, BotoCoreError) as error:
-        print(f"gazecore {name}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        print(f"{prog}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         code = 1
     sys.exit(code)

@@ -261,6 +261,22 @@ def test_a_frozen_node_counts_as_dead_and_late_writes_do_no_harm(
     assert list(problems(run.run_)) == []
 
 
+def test_faults_on_purpose_cost_a_run_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    nodes.add(cpus=2)
+    nodes.add(cpus=2)
+    with working(tmp_path, 30, ClusterConfig(gpus_per_actor=0), seconds=0.5) as run:
+        until(run.notes)
+        ended = subprocess.run(
+            [sys.executable, "-m", "jobs.chaos", "--address", nodes.cluster.address,
+             "--faults", "2", "--every", "1", "--kinds", "actor"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert "ray::ShardActor" in ended.stdout
+        assert run.finish().ok == 30
+    assert run.tally.deaths >= 1
+
+
 LATE = """
 import os, signal, sys
 from gazecore.results.plan import shards
