@@ -35,7 +35,10 @@ python -m benchmarks.results \\
     "The same, a model trained on OSIE alone=evaluations/osie-alone" > docs/results.md
 ```
 
-[model-card.md](model-card.md) has the command that trained the model, which left `mit1003/` behind.
+What it was trained on: a readout was pretrained on five sevenths of OSIE, and stopped on one
+seventh; the 100 images of the first part took no part in it. From there ten members were trained on
+MIT1003, each on eight tenths of it; it stopped on one tenth and is judged on the last.
+[model-card.md](model-card.md) has the command, which left `mit1003/` behind.
 """
 
 

@@ -296,7 +296,7 @@ def test_the_budget_bounds_the_wait(moody: type[Moody], monkeypatch: pytest.Monk
     started = time.monotonic()
     with pytest.raises(StorageUnavailable):
         fetch("moody://bucket/a.jpg", 6, Limits())
-    assert 0.3 <= time.monotonic() - started < 3
+    assert 0.3 <= time.monotonic() - started < 20
     assert moody.requests >= 2
 
 
