@@ -1,10 +1,12 @@
 """What tests share: small pictures, a tiny model, and the corpora if they are there."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 import torch
 from PIL import Image
 from s3fs import S3FileSystem
@@ -41,6 +43,13 @@ def _fresh_s3() -> None:
 def _pillows_own_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     """`decode` sets Pillow's cap for the whole process; one test's must not serve the next."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """A command that runs in this process logs to its own stderr, which ends with its test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
