@@ -74,9 +74,8 @@ def job(folder: Path, out: str, gpus_per_actor: float | None) -> tuple[float, bo
     run = begin_run(Location(out), settings)
     plan = update_plan(run, list_images(str(folder)))
     layout = plan_layout(ClusterConfig(gpus_per_actor=gpus_per_actor))
-    config = ScoringJob(
-        run.location.uri, read_bundle(), None, layout.cpus, layout.gpus > 0, ScorerConfig()
-    )
+    gpu = layout.gpus > 0
+    config = ScoringJob(out, settings, read_bundle(), None, layout.cpus, gpu, ScorerConfig())
     seen: list[tuple[float, int]] = []
 
     def on_report(tally: Tally) -> None:

@@ -12,7 +12,7 @@ from gazecore.features.extract import FeatureExtractor, commit_features
 from gazecore.model.backbone import BackboneSpec, SentWeights, load_backbone
 from gazecore.model.bundle import parse_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.run import open_run
+from gazecore.results.run import Run, RunSettings
 from gazecore.results.write import commit_shard, mend_shard
 from gazecore.scoring.pipeline import ReadingConfig
 from gazecore.scoring.scorer import Scorer, ScorerConfig
@@ -25,6 +25,7 @@ class ScoringJob:
 
     Attributes:
         run: URI of the run directory.
+        settings: what its run.json says, so that no actor depends on reading it.
         bundle: the model bundle's bytes, so that every node has the same one.
         weights: the backbone's weights; None for those that its package on each node holds.
         threads: CPU threads.
@@ -33,6 +34,7 @@ class ScoringJob:
     """
 
     run: str
+    settings: RunSettings
     bundle: bytes
     weights: SentWeights | None
     threads: int
@@ -53,7 +55,7 @@ class ScoringJob:
             threads=self.threads,
             compiled=self.gpu,
         )
-        run = open_run(Location(self.run))
+        run = Run(Location(self.run), self.settings)
         scorer = Scorer(model, self.scorer)
         commit, mend = (functools.partial(act, run) for act in (commit_shard, mend_shard))
         return Work(scorer.score, commit, scorer.clock, mend)

@@ -136,6 +136,7 @@ def score(options: ScoreOptions) -> int:
                 run,
                 ScoringJob(
                     run=run.location.uri,
+                    settings=settings,
                     bundle=bundle_bytes,
                     weights=weights,
                     threads=layout.cpus,

@@ -37,7 +37,7 @@ from tests.processes import kill_tree
 ROOT = Path(__file__).resolve().parents[2]
 NODES = 3
 PHOTOS = 40
-MAX_COMMANDS = 8
+MAX_COMMANDS = 3
 COMMAND_SECONDS = 240
 BUCKET = "torture"
 RATES = Rates(

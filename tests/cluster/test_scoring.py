@@ -55,7 +55,7 @@ def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
 
 
 def config(run: Run, bundle: bytes) -> ScoringJob:
-    return ScoringJob(run.location.uri, bundle, None, 1, False, ScorerConfig())
+    return ScoringJob(run.location.uri, run.settings, bundle, None, 1, False, ScorerConfig())
 
 
 def score(run: Run, bundle: bytes, layout: ActorLayout = LAYOUT) -> Tally:
@@ -297,9 +297,8 @@ def test_weights_are_read_once_by_the_driver(photos: Path, tmp_path: Path) -> No
     settings = RunSettings(str(photos), "default", "1024", 1, 4, Limits())
     run = begin_run(Location(str(tmp_path / "run")), settings)
     update_plan(run, few)
-    job = ScoringJob(
-        run.location.uri, bundle, weights_to_send(spec, weights.uri), 1, False, ScorerConfig()
-    )
+    sent = weights_to_send(spec, weights.uri)
+    job = ScoringJob(run.location.uri, settings, bundle, sent, 1, False, ScorerConfig())
     weights.remove()
     assert work_off(run, job, ActorLayout(1, 0, 1), lambda tally: None).ok == 1
     assert weights_to_send(spec, None) is None  # every node has the package

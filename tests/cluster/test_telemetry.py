@@ -81,7 +81,7 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
     run = make_run(tmp_path / "run", photos)
     (photos / "a" / "photo-1.jpg").write_bytes(b"no picture")
     where = run.location.uri
-    job = ScoringJob(where, tiny_bytes, None, 1, False, ScorerConfig())
+    job = ScoringJob(where, run.settings, tiny_bytes, None, 1, False, ScorerConfig())
     scraped = {}
 
     def report(tally: Tally) -> None:
