@@ -219,7 +219,7 @@ class Location:
         except BaseException as error:
             if os.path.exists(temporary):
                 os.unlink(temporary)
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno and error.filename is None:
                 error.filename = self.path  # a full disk does not say where
             raise
 

@@ -93,7 +93,9 @@ class SleepingJob:
                 "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
                 "at": time.time(),
             }
-            (Path(self.diary) / f"{shard}-{os.getpid()}.json").write_text(json.dumps(note))
+            written = Path(self.diary) / f"{shard}-{os.getpid()}"
+            written.write_text(json.dumps(note))
+            written.rename(written.with_suffix(".json"))  # read whole, by who looks meanwhile
         files = (_parquet(outcomes, SCORES), _parquet(results, DENSITIES))
         ShardedDirectory(Location(self.run), 1, outcomes="scores", results="densities").commit(
             shard, *files

@@ -83,7 +83,7 @@ class Outcome:
 
 
 class Torture:
-    """A cluster of three nodes, an S3 server with images, and a run that nothing happened to."""
+    """Clusters of three nodes, an S3 server with images, and a run that nothing happened to."""
 
     def __init__(self, s3: Mapping[str, str], model: str, images: list[Path]) -> None:
         """Args: s3: environment that points at an S3 server; model: a bundle; images: what is
@@ -103,25 +103,22 @@ class Torture:
         self._client.create_bucket(Bucket=BUCKET)
         for path in images:
             self._client.upload_file(str(path), BUCKET, f"set/{path.name}")
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "_system_config": HEALTH},
-        )
-        ray.init(address=self._cluster.address, logging_level="ERROR", log_to_driver=False)
-        self._fill_up()
+        self._begin_cluster()
         process, log = self._start("undisturbed")
         assert process.wait(timeout=COMMAND_SECONDS) == 0, log.read_text()
         self._truth = self._files("undisturbed")
 
     def close(self) -> None:
         """End the cluster."""
-        ray.shutdown()
-        self._cluster.shutdown()
+        self._end_cluster()
         self._proxy.__exit__(None, None, None)
 
     def run(self, seed: int, kinds: tuple[Kind, ...] = KINDS, pause: float = 3.0) -> Outcome:
         """Torture one run: a fault about every `pause` seconds until it is done or the command has
-        been started again too often."""
+        been started again too often. Each on a cluster of its own: Ray slows down with dead nodes.
+        """
+        self._end_cluster()
+        self._begin_cluster()
         rng = random.Random(seed)
         outcome, name, started = Outcome(seed), f"run-{seed}", time.monotonic()
         chaos = Chaos(seed, FREEZE_SECONDS)
@@ -142,6 +139,18 @@ class Torture:
         outcome.seconds = time.monotonic() - started
         self._judge(name, outcome)
         return outcome
+
+    def _begin_cluster(self) -> None:
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "_system_config": HEALTH},
+        )
+        ray.init(address=self._cluster.address, logging_level="ERROR", log_to_driver=False)
+        self._fill_up()
+
+    def _end_cluster(self) -> None:
+        ray.shutdown()
+        self._cluster.shutdown()
 
     def _command(
         self,

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,25 +24,33 @@ from gazecore.storage import Location
 from jobs.train import main
 from tests.features import make_cache
 from tests.gazecore.test_training import IMAGE_COUNT, make_corpus
-from tests.jobs.conftest import ROOT, Command, words
+from tests.jobs.conftest import ROOT, Command, run_gazecore, words
 from tests.processes import descendants, kill_tree
 
 
-@pytest.fixture
-def cache(gazecore_command: Command, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of red squares, one of which cannot be read, and its features."""
-    (tmp_path / "images").mkdir()
-    make_corpus(tmp_path / "images").save(Location(str(tmp_path / "corpus")))
-    (tmp_path / "images" / "17.png").write_bytes(b"\x89PNG")
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "images").mkdir()
+    make_corpus(folder / "images").save(Location(str(folder / "corpus")))
+    (folder / "images" / "17.png").write_bytes(b"\x89PNG")
     command = ("features", "corpus", "--out", "cache", "--backbone", "tiny", "--shard-size", "5")
-    made = gazecore_command(*command)
-    assert made.returncode == 0, made.stderr
-    assert "computed 17 failed 1 decode_error" in words(made.stdout)
-    again = gazecore_command(*command)
+    first = run_gazecore(folder, *command)
+    assert first.returncode == 0, first.stderr
+    assert "computed 17 failed 1 decode_error" in words(first.stdout)
+    again = run_gazecore(folder, *command)
     assert "done before 18 computed 0" in words(again.stdout)
-    other = gazecore_command(*command, "--display-size", "native")
+    other = run_gazecore(folder, *command, "--display-size", "native")
     assert other.returncode == 2
     assert "display_size: it has 1024, now native" in other.stderr
+    return folder
+
+
+@pytest.fixture
+def cache(made: Path, tmp_path: Path) -> str:
+    """What was made, in the test's folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return "cache"
 
 
