@@ -21,6 +21,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _HEAD = "node:__internal_head__"
 _ACTOR = "ray::ShardActor"
+_PATIENCE = 8.0
+"""Seconds for a node to answer."""
+
 _DELAY = 0.5
 """Seconds until a node is hit, so that the answer gets away first."""
 
@@ -71,9 +74,11 @@ class Chaos:
         for node in nodes:
             where = NodeAffinitySchedulingStrategy(node, soft=False)
             strike = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(_strike)
+            struck = strike.remote(kind, draw, self._freeze_seconds)
             try:
-                what = ray.get(strike.remote(kind, draw, self._freeze_seconds), timeout=30)
-            except RayError:  # the node went away meanwhile
+                what = ray.get(struck, timeout=_PATIENCE)
+            except RayError:  # the node went away meanwhile, or stands still
+                ray.cancel(struck, force=True)
                 continue
             if what:
                 if kind == "freeze":
@@ -92,7 +97,8 @@ def _strike(kind: Kind, draw: float, freeze_seconds: float) -> str | None:
     ]
     if kind in ("actor", "worker"):
         prefix = _ACTOR if kind == "actor" else "ray::"
-        hit = [process for process in workers if _title(process).startswith(prefix)]
+        # Ray's agents are no workers: the node ends with them, and the head's whole cluster.
+        hit = [p for p in workers if _title(p).startswith(prefix) and "Agent" not in _title(p)]
         if not hit:
             return None
         victim = hit[int(draw * len(hit))]
