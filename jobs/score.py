@@ -3,12 +3,10 @@
 import itertools
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import pyarrow as pa
-from rich.filesize import decimal
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cluster.logs import configure_logging
@@ -24,13 +22,14 @@ from gazecore.images.formats import Limits
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.backbone import weights_to_send
 from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
-from gazecore.results.estimate import Estimate, estimate
+from gazecore.results.estimate import estimate
 from gazecore.results.plan import images_in, update_plan
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import RunSettings, begin_run, find_run
 from gazecore.scoring.scorer import ScorerConfig
 from gazecore.storage import Location
 from jobs.command import err, run_command, show_rows
+from jobs.dry_run import estimate_rows
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,13 @@ def score(options: ScoreOptions) -> int:
         limits=options.limits,
     )
     if options.dry_run:
-        return dry_run(options, settings, listing)
+        run = find_run(Location(options.out), settings)
+        with err.status("planning"):
+            found = estimate(run, listing, options.limit)
+        again = failed_images(run) if options.retry_failed else {}
+        actors = options.cluster.bounds()[1] or 1
+        show_rows(estimate_rows(found, settings.shard_size, again, options.rate, actors))
+        return 0
     run = begin_run(Location(options.out), settings)
     with err.status("planning"):
         plan = update_plan(run, listing, options.limit)
@@ -159,48 +164,6 @@ def score(options: ScoreOptions) -> int:
     ask = f"gazecore query {shlex.quote(run.location.uri)} {question}"
     show_rows([*rows, ("results", run.location.uri), ("ask", ask)])
     return 1 if tally.failed_shards else 0
-
-
-def dry_run(options: ScoreOptions, settings: RunSettings, listing: Iterator[pa.RecordBatch]) -> int:
-    """Say what the command would do, and what that takes; nothing is written."""
-    run = find_run(Location(options.out), settings)
-    with err.status("planning"):
-        found = estimate(run, listing, options.limit)
-    again = failed_images(run) if options.retry_failed else {}
-    images, shards = found.images + sum(again.values()), found.shards + len(again)
-    plan = (
-        f"{found.plan.images:,} images in {found.plan.shards:,} shards of {settings.shard_size:,}"
-    )
-    rows = [
-        ("dry run", "nothing is written"),
-        ("plan", f"{plan}; {found.plan.added:,} images are new"),
-        ("to do", f"{images:,} images in {shards:,} shards"),
-    ]
-    if again:
-        rows.append(("", f"{sum(again.values()):,} of them failed before"))
-    known = f"{decimal(found.bytes)} in {found.sized:,} images"
-    unknown = f"; the sizes of {images - found.sized:,} are not known"
-    rows += [
-        ("input", known + (unknown if images > found.sized else "")),
-        ("storage", f"{decimal(found.stored)} for scores and densities of {found.images:,} images"),
-        ("requests", f"{images:,} to read, one an image; {2 * shards:,} to write, two a shard"),
-        ("hours", hours(options, found, images)),
-    ]
-    show_rows(rows)
-    return 0
-
-
-def hours(options: ScoreOptions, found: Estimate, images: int) -> str:
-    """How long that many images take, and at which rate."""
-    if options.rate:
-        actors = options.cluster.bounds()[1] or 1
-        return (
-            f"{images / options.rate / actors / 3600:,.1f} with {actors:,} "
-            f"{'actors' if actors > 1 else 'actor'} of {options.rate:g} images/s"
-        )
-    if found.rate:
-        return f"{images / found.rate / 3600:,.1f} at this run's own {found.rate:.1f} images/s"
-    return "not known: --rate says how many images an actor does in a second"
 
 
 if __name__ == "__main__":
