@@ -8,15 +8,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from cluster.layout import ClusterConfig
 from cluster.logs import configure_logging
-from cluster.session import ClusterConfig
 from gazecore.corpus.schema import load_corpus
 from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
 from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
 from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
-from gazecore.model.bundle import DEFAULT, ModelBundle, load_bundle
+from gazecore.model.bundle import ModelBundle, load_bundle
+from gazecore.model.spec import DEFAULT
 from gazecore.results.run import open_run
 from gazecore.storage import Location
 from gazecore.view.report import METRIC_TITLES

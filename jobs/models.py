@@ -7,7 +7,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gazecore.model.bundle import DEFAULT, load_bundle
+from gazecore.model.bundle import load_bundle
+from gazecore.model.spec import DEFAULT
 from jobs.command import run_command, show_rows
 
 

@@ -9,11 +9,13 @@ from tyro.conf import Positional, arg
 
 from gazecore.density.statistics import statistics
 from gazecore.errors import ImageError, InputError, one_line, redact
+from gazecore.geometry import DisplaySize
 from gazecore.images.decode import decode, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
 from gazecore.images.formats import Limits
-from gazecore.model.bundle import DEFAULT, DisplaySize, load_bundle
+from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.spec import DEFAULT
 from jobs.command import err, out, run_command
 
 

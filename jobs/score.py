@@ -9,19 +9,22 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
+from cluster.layout import ClusterConfig
 from cluster.logs import configure_logging
 from cluster.metrics import Figures
 from cluster.pool import Tally
 from cluster.progress import ProgressReport, summary_rows
-from cluster.session import ClusterConfig, connected, plan_layout
+from cluster.session import connected, plan_layout
 from cluster.shards import work_off
 from cluster.work import ScoringJob
 from gazecore.density.codec import DEFAULT_FACTOR
 from gazecore.errors import InputError
+from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.backbone import weights_to_send
-from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
+from gazecore.model.bundle import parse_bundle, read_bundle
+from gazecore.model.spec import DEFAULT
 from gazecore.results.estimate import estimate
 from gazecore.results.plan import images_in, update_plan
 from gazecore.results.retry import failed_images, failed_parts

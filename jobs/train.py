@@ -9,16 +9,15 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from cluster.layout import WorkersConfig
 from cluster.logs import configure_logging
-from cluster.trainer import RayTraining, WorkersConfig
+from cluster.trainer import RayTraining
 from cluster.training_progress import TrainingProgress
 from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
 from gazecore.model.bundle import load_bundle
 from gazecore.training.examples import TrainingSet, TrainingSources, require
 from gazecore.training.fit import (
-    Recipe,
-    SplitConfig,
     fit_bundle,
     require_enough,
     require_shape,
@@ -28,7 +27,7 @@ from gazecore.training.fit import (
 from gazecore.training.folds import cross_validate
 from gazecore.training.history import History
 from gazecore.training.outputs import Outputs, require_readable
-from gazecore.training.trainer import TrainingConfig
+from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from jobs.command import err, progress_bar, run_command, show_rows
 
 

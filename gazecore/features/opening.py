@@ -8,8 +8,9 @@ import torch
 from gazecore.features.cache import FeatureCache
 from gazecore.features.live import LiveFeatures
 from gazecore.features.source import Features
-from gazecore.model.backbone import BackboneSpec, load_backbone, make_spec
-from gazecore.model.bundle import DisplaySize
+from gazecore.geometry import DisplaySize
+from gazecore.model.backbone import load_backbone, make_spec
+from gazecore.model.spec import BackboneSpec
 from gazecore.storage import Location
 
 

@@ -18,11 +18,11 @@ import pyarrow as pa
 import torch
 
 from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
+from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.fetch import StorageUnavailable, fetch
 from gazecore.images.formats import Limits
 from gazecore.memory import share_arenas
-from gazecore.model.bundle import DisplaySize
 from gazecore.scoring.stages import StageClock
 
 Row = dict[str, Any]
