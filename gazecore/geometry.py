@@ -13,6 +13,9 @@ STRIDE = 16
 GRID_STRIDE = 2
 """Pixels of the network's input per grid cell: a quarter of the display's resolution."""
 
+DEFAULT_FACTOR = 4
+"""Grid cells per stored cell, in both directions."""
+
 
 def network_size(height: int, width: int, display_size: DisplaySize) -> tuple[int, int]:
     """The size at which the network sees an image.
