@@ -1,15 +1,19 @@
 """Bytes become upright RGB pixels, with caps that hold before anything is decoded."""
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
 from gazecore.geometry import DisplaySize, network_size
 from gazecore.images.formats import FORMATS, Limits
+from gazecore.images.metadata import ORIENTATION, Bare, bare, kind_of
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()
@@ -36,44 +40,39 @@ class NetworkInput:
     pixels: np.ndarray
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of an EXIF orientation upright."""
+
+LARGE = 24_000_000
+"""Pixels from which on images are decoded one at a time, as each takes hundreds of megabytes."""
+
+_one_large = threading.Semaphore()
+
+_BAND = 2**22
+"""Pixels that are converted at a time."""
+
+
 def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
     """Decode the first frame of an image to upright RGB.
 
-    EXIF rotation is applied, transparency is shown on white, 16-bit samples are scaled to 8.
-    Colour profiles are not applied.
+    EXIF rotation is applied, transparency is shown on white, samples of more than 8 bits are scaled
+    (see `_full`). Colour profiles are not applied. Damaged metadata does not matter.
 
     Raises:
         TooLarge: the file or its pixels exceed the caps.
-        DecodeError: it is not an image that can be read.
+        DecodeError: it is not an image that can be read, or takes more passes over its pixels than
+            any encoder makes.
     """
-    if len(data) > limits.max_bytes:
-        raise TooLarge(f"the file has more than {limits.max_bytes} bytes (--limits.max-bytes)")
-    if not data:
-        raise DecodeError("the file is empty")
-    # Some formats check their inner frames against this, after the size that we can see.
-    Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > limits.max_pixels:
-                raise TooLarge(
-                    f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
-                    "(--limits.max-pixels)"
-                )
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise TooLarge(
-            f"it has more than {limits.max_pixels} pixels (--limits.max-pixels)"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise DecodeError("the file is not an image of a format that is read here") from error
-    except MemoryError as error:
-        raise TooLarge("decoding it needs more memory than there is") from error
-    except Exception as error:  # decoders raise nearly everything on broken files
-        raise DecodeError(one_line(error)) from error
+    with _upright(data, limits) as image:
+        return image
 
 
 def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()) -> NetworkInput:
@@ -83,44 +82,141 @@ def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()
         TooLarge, DecodeError: as `decode`; TooLarge also if the network's input is too large,
             which only `native` can cause.
     """
-    image = decode(data, limits)
-    height, width = network_size(image.height, image.width, display_size)
-    if height * width > MAX_NETWORK_PIXELS:
+    with _upright(data, limits) as image:
+        height, width = network_size(image.height, image.width, display_size)
+        if height * width > MAX_NETWORK_PIXELS:
+            raise TooLarge(
+                f"{image.width}x{image.height} is too large for the native display size: "
+                "use --display-size 1024"
+            )
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        return NetworkInput(image.height, image.width, np.array(resized))
+
+
+@contextlib.contextmanager
+def _upright(data: bytes, limits: Limits) -> Iterator[Image.Image]:
+    """A decoded image; of large ones one at a time is in the block. See `decode`."""
+    if len(data) > limits.max_bytes:
+        raise TooLarge(f"the file has more than {limits.max_bytes} bytes (--limits.max-bytes)")
+    if not data:
+        raise DecodeError("the file is empty")
+    # Some formats check their inner frames against this, after the size that we can see.
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    try:
+        file = bare(data)
+        image = Image.open(io.BytesIO(file.data), formats=FORMATS)
+        if image.width * image.height > limits.max_pixels:
+            raise TooLarge(
+                f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
+                "(--limits.max-pixels)"
+            )
+        is_large = image.width * image.height > LARGE
+        with _one_large if is_large else contextlib.nullcontext():
+            image.load()
+            turn = _TURNS.get(_orientation(image) if file.orientation is None else file.orientation)
+            shown = _to_rgb(image, file)
+            del image  # its memory, of a large one
+            yield shown if turn is None else shown.transpose(turn)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
         raise TooLarge(
-            f"{image.width}x{image.height} is too large for the native display size: "
-            "use --display-size 1024"
-        )
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return NetworkInput(image.height, image.width, np.array(resized))
+            f"it has more than {limits.max_pixels} pixels (--limits.max-pixels)"
+        ) from error
+    except UnidentifiedImageError as error:
+        kind = kind_of(data)
+        raise DecodeError(
+            f"it is {kind}, which is not read here: save it as JPEG or PNG"
+            if kind
+            else "the file is not an image of a format that is read here"
+        ) from error
+    except MemoryError as error:
+        raise TooLarge("decoding it needs more memory than there is") from error
+    except Exception as error:  # decoders raise nearly everything on broken files
+        raise DecodeError(one_line(error)) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, where the decoder of the format keeps it."""
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except Exception:  # the metadata is damaged, in whatever way
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image, file: Bare) -> Image.Image:
+    """Colours on white; made band by band, so that no second copy of a large image is held."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        samples = np.asarray(image)
-        gray = _to_eight_bits(samples)
-        if isinstance(key := image.info.get("transparency"), int):
+        return _deep_to_rgb(image, file)
+    if not (image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")):
+        return image.convert("RGB")
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and file.bits == 16:  # of the samples that Pillow has cut to 8 bits
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif isinstance(key, int) and image.mode == "L" and file.bits < 8:
+        image.info["transparency"] = key * (255 // (2**file.bits - 1))
+    shown = Image.new("RGB", image.size, "white")
+    for box in _bands(image):
+        layer = image.crop(box)
+        layer.info, layer.palette = image.info, image.palette
+        layer = layer.convert("RGBA")
+        shown.paste(layer, box, mask=layer)
+    return shown
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _deep_to_rgb(image: Image.Image, file: Bare) -> Image.Image:
+    """Gray of more than 8 bits; see `_full`."""
+    full = _full(image, file)
+    key = image.info.get("transparency")
+    shown = Image.new("RGB", image.size)
+    for box in _bands(image):
+        samples = _samples(image, box, file)
+        if samples.dtype == np.uint16:
+            # Rounded division by 257, in integers: large scans are of this kind.
+            gray = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        else:
+            scaled = np.rint(samples.astype(np.float64) * (255 / full))
+            gray = np.clip(scaled, 0, 255).astype(np.uint8)
+        if file.is_inverted:
+            gray = 255 - gray
+        if isinstance(key, int):
             gray[samples == key] = 255
-        return Image.fromarray(gray).convert("RGB")
-    if image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        layer = image.convert("RGBA")
-        shown = Image.new("RGB", layer.size, "white")
-        shown.paste(layer, mask=layer)
-        return shown
-    return image.convert("RGB")
+        shown.paste(Image.fromarray(gray), box)
+    return shown
 
 
-def _to_eight_bits(samples: np.ndarray) -> np.ndarray:
-    """Scale gray samples of unknown range: 8 or 16 bits, shares of one, or up to their maximum."""
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
-        # Rounded division by 257, in integers: large scans are of this kind.
-        return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = samples.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DecodeError("the image holds values that are not finite")
-    if samples.dtype.itemsize == 2:
-        full = 65535.0
-    else:
-        top = values.max(initial=0)
-        is_share = samples.dtype.kind == "f" and top <= 1
-        full = 1.0 if is_share else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
-    return np.clip(np.rint(values * (255 / full)), 0, 255).astype(np.uint8)
+def _samples(image: Image.Image, box: tuple[int, int, int, int], file: Bare) -> np.ndarray:
+    samples = np.asarray(image.crop(box))
+    return samples.view(np.uint32) if image.mode == "I" and file.is_unsigned else samples
+
+
+def _full(image: Image.Image, file: Bare) -> float:
+    """Which sample is white, of gray samples whose range their format does not say.
+
+    16 bits: 65535. Larger integers: 255 or 65535 where the image's largest sample does not exceed
+    it, else that sample. Floats: 1 where none exceeds it; the largest sample where it is up to 16
+    (shares of one that overshoot, and light); then as integers.
+
+    Raises:
+        DecodeError: a sample is not finite.
+    """
+    if image.mode.startswith("I;16") or image.format == "PPM":  # which Pillow scales
+        return 65535.0
+    top = 0.0
+    for box in _bands(image):
+        samples = _samples(image, box, file)
+        if not np.isfinite(samples).all():
+            raise DecodeError("the image holds values that are not finite")
+        top = max(top, float(samples.max(initial=0)))
+    if image.mode == "F" and top <= 16:
+        return max(top, 1.0)
+    return next((full for full in (255.0, 65535.0) if top <= full), top)

@@ -1,0 +1,320 @@
+"""What a file holds beside its pixels, taken out before a decoder meets it.
+
+Profiles, comments, captions, thumbnails and further frames are not needed to see an image, and must
+not make it fail, whatever is in them. Two things are read of them: how the image is to be turned,
+and what a TIFF's samples mean where Pillow does not ask. Nothing is inflated without a bound.
+"""
+
+import contextlib
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from gazecore.errors import DecodeError
+
+MAX_SCANS = 256
+"""Passes over a progressive JPEG. Encoders make 10 to 20; each can cost a pass over all blocks."""
+
+MAX_PARTS = 2**17
+"""Segments, chunks, strips or blocks of a file, of which decoders keep lists."""
+
+ORIENTATION = 0x112
+
+_INFLATED = 2**20
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_TIFF_KEPT = frozenset(
+    (254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324,
+     325, 332, 336, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532)
+)  # fmt: skip
+_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 16: 8}
+
+
+@dataclass(frozen=True)
+class Bare:
+    """An image's file without what is not needed.
+
+    Attributes:
+        data: a file of the same format that holds the first frame.
+        orientation: EXIF's, 1 to 8; None: not looked for here, the decoder may know.
+        is_inverted: 0 stands for white, and the decoder is not told so.
+        is_unsigned: 32-bit samples go up to 2**32 - 1.
+        bits: of a PNG's samples; 8 elsewhere.
+    """
+
+    data: bytes
+    orientation: int | None = None
+    is_inverted: bool = False
+    is_unsigned: bool = False
+    bits: int = 8
+
+
+def bare(data: bytes) -> Bare:
+    """Take everything but the first frame's pixels out of a file.
+
+    A file that is cut or not understood is left as it is: what is wrong with it is the decoder's
+    to say.
+
+    Raises:
+        DecodeError: it has more scans or parts than any encoder makes.
+    """
+    with contextlib.suppress(struct.error, IndexError):  # it is cut: the decoder says so
+        if data.startswith(b"\xff\xd8"):
+            return _jpeg(data)
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return _png(data)
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _tiff(data)
+        if data.startswith((b"GIF87a", b"GIF89a")):
+            return _gif(data)
+    return Bare(data)
+
+
+def orientation_of(exif: bytes) -> int:
+    """The orientation in an EXIF block, 1 to 8; 1 where it is damaged or does not say."""
+    try:
+        found = Image.Exif()
+        found.load(exif)
+        value = found.get(ORIENTATION)
+    except Exception:  # damaged in any of the ways in which TIFF directories can be
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _jpeg(data: bytes) -> Bare:
+    """Without application segments and comments, but for those that say what the colours are."""
+    pieces, orientation, in_xmp = [data[:2]], 1, 1
+    for start, end in _segments(data):
+        marker, body = data[start + 1], data[start + 4 : end]
+        if marker == 0xE1 and body.startswith(b"Exif\0"):
+            orientation = max(orientation, orientation_of(body))
+        elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            in_xmp = _in_xmp(body)
+        if not (0xE1 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:
+            pieces.append(data[start:end])
+    _refuse_scans(data, end)
+    pieces.append(data[end:])
+    return Bare(b"".join(pieces), orientation if orientation > 1 else in_xmp)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where each segment before the first scan begins and ends; the last one is empty."""
+    position = 2
+    for _ in range(MAX_PARTS):
+        while data[position] == 0xFF and data[position + 1] == 0xFF:
+            position += 1
+        if data[position] != 0xFF or data[position + 1] in (0x00, 0xD9, 0xDA):
+            yield position, position
+            return
+        end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
+        yield position, end
+        position = end
+    raise DecodeError(f"it has more than {MAX_PARTS} segments")
+
+
+def _refuse_scans(data: bytes, position: int) -> None:
+    scans = parts = 0
+    while (found := _MARKER.search(data, position)) and found[0] != b"\xff\xd9":
+        parts += 1
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_SCANS or parts > MAX_PARTS:
+            raise DecodeError(
+                f"it has more than {MAX_SCANS} scans, each a pass over the whole image: "
+                "save it again"
+            )
+        length = data[found.end() : found.end() + 2]
+        position = found.end() + (int.from_bytes(length) if len(length) == 2 else 0)
+
+
+def _png(data: bytes) -> Bare:
+    """The critical chunks, and which colour is transparent."""
+    pieces, kept_to, position = [data[:8]], 8, 8
+    exif, profile, xmp, bits = b"", b"", b"", data[24]
+    for _ in range(MAX_PARTS):
+        if position + 12 > len(data):
+            return Bare(b"".join([*pieces, data[kept_to:]]), 1, bits=bits)
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind[0] & 0x20 and kind != b"tRNS":  # ancillary
+            pieces.append(data[kept_to:position])
+            kept_to = end
+            body = data[position + 8 : min(end - 4, position + 8 + _INFLATED)]
+            if kind == b"eXIf":
+                exif = b"Exif\0\0" + body
+            elif body.startswith(b"Raw profile type exif\0"):
+                profile = _text(kind, body)
+            elif body.startswith(b"XML:com.adobe.xmp\0"):
+                xmp = _text(kind, body)
+        position = end
+        if kind == b"IEND":
+            break
+    else:
+        raise DecodeError(f"it has more than {MAX_PARTS} chunks")
+    pieces.append(data[kept_to:end])
+    orientation = orientation_of(exif or _from_hex(profile))
+    return Bare(b"".join(pieces), orientation if orientation > 1 else _in_xmp(xmp), bits=bits)
+
+
+def _text(kind: bytes, body: bytes) -> bytes:
+    """What a text chunk says, without its keyword, as far as it is bounded."""
+    value = body.partition(b"\0")[2]
+    is_packed = kind == b"zTXt"
+    if kind == b"iTXt":
+        is_packed, value = value[:1] == b"\1", value[2:]
+        value = value.split(b"\0", 2)[-1]
+    elif is_packed:
+        value = value[1:]
+    if is_packed:
+        try:
+            return zlib.decompressobj().decompress(value, _INFLATED)
+        except zlib.error:
+            return b""
+    return value
+
+
+def _from_hex(profile: bytes) -> bytes:
+    """An EXIF block in the form that ImageMagick gives it: a heading, its length, hexadecimal."""
+    try:
+        return bytes.fromhex("".join(profile.decode("latin-1").split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def _in_xmp(xmp: bytes) -> int:
+    found = _XMP_ORIENTATION.search(xmp)
+    return int(found[1]) if found else 1
+
+
+def _tiff(data: bytes) -> Bare:
+    """The first directory alone, with the tags that describe its pixels."""
+    order, offset, entries, layout = _directory(data)
+    kept, values = [], dict[int, int]()
+    for entry in entries:
+        tag, kind, count = struct.unpack_from(order + layout[1], entry)
+        if tag in _TIFF_KEPT and count > MAX_PARTS:
+            raise DecodeError(f"it has more than {MAX_PARTS} strips or tiles")
+        if count == 1 and (width := _WIDTHS.get(kind)):
+            start = struct.calcsize(order + layout[1])
+            part = entry[start : start + width]
+            values[tag] = int.from_bytes(part, "little" if order == "<" else "big")
+        if tag in _TIFF_KEPT:
+            kept.append((tag, entry))
+    bits, form = values.get(258, 1), values.get(339, 1)
+    is_inverted = values.get(262) == 0 and bits > 8
+    if is_inverted:  # Pillow inverts 8 bits, and refuses or forgets what has more
+        start = struct.calcsize(order + layout[1])
+        one = struct.pack(order + "H", 1)
+        kept = [
+            (tag, entry[:start] + one + entry[start + 2 :]) if tag == 262 else (tag, entry)
+            for tag, entry in kept
+        ]
+    directory = struct.pack(order + layout[0], len(kept)) + b"".join(e for _, e in kept)
+    edited = bytearray(data)
+    directory += bytes(layout[2])
+    edited[offset : offset + len(directory)] = directory
+    orientation = values.get(ORIENTATION, 1)
+    found = Bare(bytes(edited), orientation if 1 <= orientation <= 8 else 1)
+    return replace(found, is_inverted=is_inverted, is_unsigned=bits == 32 and form == 1)
+
+
+def _directory(data: bytes) -> tuple[str, int, list[bytes], tuple[str, str, int]]:
+    """Byte order, and a TIFF's first directory: where it is, its entries, and how it is laid out:
+    struct formats of its length and of an entry's head, and bytes of the link to the next."""
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = 43 in data[2:4]
+    (offset,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+    layout = ("Q", "HHQ", 8) if is_big else ("H", "HHI", 4)
+    size = 20 if is_big else 12
+    (count,) = struct.unpack_from(order + layout[0], data, offset)
+    first = offset + struct.calcsize(order + layout[0])
+    if count > MAX_PARTS or first + count * size + layout[2] > len(data):
+        raise IndexError("the directory is cut")
+    entries = [data[first + i * size : first + (i + 1) * size] for i in range(count)]
+    return order, offset, entries, layout
+
+
+def _gif(data: bytes) -> Bare:
+    """Without the comments and application blocks before the first frame."""
+    table = 3 * 2 ** (1 + (data[10] & 7)) if data[10] & 0x80 else 0
+    position = 13 + table
+    pieces, blocks = [data[:position]], 0
+    while data[position] == 0x21:
+        start, position = position, position + 2
+        while data[position]:
+            position += 1 + data[position]
+            blocks += 1
+        position += 1
+        if data[start + 1] == 0xF9:
+            pieces.append(data[start:position])
+        if blocks > 8 * MAX_PARTS:
+            raise DecodeError(f"it has more than {8 * MAX_PARTS} blocks before its first frame")
+    return Bare(b"".join([*pieces, data[position:]]), 1)
+
+
+_SAMPLES = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex float"}
+_SIGNATURES = (
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"\0\5\x16\x07", "a resource fork of macOS, not the image beside it"),
+    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x1a\x45\xdf\xa3", "a video"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, not the image"),
+    (0, b"#?RADIANCE", "a Radiance HDR image"),
+    (0, b"v/1\1", "an OpenEXR image"),
+    (0, b"\0\0\1\0", "an icon"),
+)
+_BRANDS = {
+    b"heic": "HEIF/HEIC", b"heix": "HEIF/HEIC", b"heim": "HEIF/HEIC", b"heis": "HEIF/HEIC",
+    b"hevc": "HEIF/HEIC", b"hevx": "HEIF/HEIC", b"mif1": "HEIF/HEIC", b"msf1": "HEIF/HEIC",
+    b"crx ": "a camera's raw file", b"isom": "a video", b"mp41": "a video", b"mp42": "a video",
+    b"qt  ": "a video",
+}  # fmt: skip
+
+
+def kind_of(data: bytes) -> str:
+    """What a file is that cannot be read as an image, in words; empty where nobody knows."""
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "")
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _tiff_kind(data)
+    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if text.startswith((b"<?xml", b"<svg")):
+        return "an SVG drawing" if b"<svg" in text else "XML"
+    for at, signature, words in _SIGNATURES:
+        if data[at : at + len(signature)] == signature:
+            return words
+    return ""
+
+
+def _tiff_kind(data: bytes) -> str:
+    try:
+        order, _, entries, layout = _directory(data)
+        start = struct.calcsize(order + layout[1])
+        found = dict[int, int]()
+        for entry in entries:
+            tag, kind, count = struct.unpack_from(order + layout[1], entry)
+            letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
+            if letter and count:
+                width = struct.calcsize(letter) * count
+                fits = width <= len(entry) - start
+                link = struct.unpack_from(order + ("Q" if len(entry) == 20 else "I"), entry, start)
+                source, at = (entry, start) if fits else (data, link[0])
+                (found[tag],) = struct.unpack_from(order + letter, source, at)
+    except (struct.error, IndexError):
+        return "a TIFF whose directory is cut"
+    return (
+        f"a TIFF of {found.get(277, 1)} x {found.get(258, 1)} bits, "
+        f"{_SAMPLES.get(found.get(339, 1), 'of unknown form')}, "
+        f"{'little' if order == '<' else 'big'}-endian, photometric {found.get(262, '?')}, "
+        f"compression {found.get(259, 1)}"
+    )
