@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from gazecore.cores import cores
 from gazecore.errors import InputError
 from gazecore.results.query import query
 from gazecore.results.run import open_run
@@ -53,7 +54,7 @@ def ask(options: QueryOptions) -> int:
     if kind == "table":
         show(answer)
     elif kind == "json":
-        with duckdb.connect() as db:
+        with duckdb.connect(config={"threads": cores()}) as db:
             db.register("answer", answer)
             for (line,) in db.execute("SELECT to_json(answer) FROM answer").fetchall():
                 print(line)

@@ -4,7 +4,6 @@ One network, two executors: ncnn on CPUs, torch on GPUs (and on CPUs as the refe
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from gazecore.cores import cores
 from gazecore.errors import BundleError, InputError
 from gazecore.model import vgg
 
@@ -135,7 +135,7 @@ def load_backbone(
         compiled: compile for the GPU; pays off after some hundred images.
         source: where the weights come from instead of the backbone's own package, or the weights
             themselves, as `weights_to_send` read them.
-        threads: CPU threads; None: all cores.
+        threads: CPU threads, of which no more are used than there are `cores`; None: all.
 
     Raises:
         BundleError: the weights are not those the spec names.
@@ -156,7 +156,7 @@ def load_backbone(
     if executor == "ncnn" or (executor == "auto" and torch.device(device).type == "cpu"):
         from gazecore.model.ncnn_vgg import NcnnVGG
 
-        return NcnnVGG(spec, weights, threads or os.cpu_count() or 1)
+        return NcnnVGG(spec, weights, cores(threads))
     from gazecore.model.torch_vgg import TorchVGG
 
     return TorchVGG(spec, weights, device, compiled)
