@@ -8,9 +8,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gazecore.density.statistics import statistics
-from gazecore.errors import ImageError, InputError, one_line, redact
+from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line, redact
 from gazecore.images.decode import decode, to_network
-from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.model.bundle import DEFAULT, DisplaySize, load_bundle
 from gazecore.model.deepgaze import DeepGaze
@@ -57,15 +57,15 @@ def predict(options: PredictOptions) -> int:
         try:
             data = fetch(uri, None, options.limits)
             image = to_network(data, options.display_size or bundle.display_size, options.limits)
+            found = model.predict(image.pixels[None])
+            log_density = found.log_density[0]
+            numbers = statistics(
+                log_density, found.members[0], found.centerbias, image.height, image.width
+            )
         except (ImageError, StorageUnavailable) as error:
             err.print(f"{redact(uri)}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
-        found = model.predict(image.pixels[None])
-        log_density = found.log_density[0]
-        numbers = statistics(
-            log_density, found.members[0], found.centerbias, image.height, image.width
-        )
         path = options.out / f"{_free_name(uri, used)}.png"
         draw_overlay(decode(data, options.limits), log_density, path)
         out.print(redact(uri), soft_wrap=True)

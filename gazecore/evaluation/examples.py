@@ -7,10 +7,10 @@ import pyarrow as pa
 from PIL import Image
 
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import ImageError
+from gazecore.errors import ImageError, StorageUnavailable
 from gazecore.evaluation.densities import Densities
 from gazecore.images.decode import decode
-from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.view.overlay import draw_overlay
 from gazecore.view.report import METRIC_TITLES, Example

@@ -91,8 +91,11 @@ def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()
             f"{image.width}x{image.height} is too large for the native display size: "
             "use --display-size 1024"
         )
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return NetworkInput(image.height, image.width, np.array(resized))
+    try:
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        return NetworkInput(image.height, image.width, np.array(resized))
+    except MemoryError as error:
+        raise TooLarge("resizing it needs more memory than there is") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
