@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 from benchmarks.environment import report
+from cluster.layout import ActorLayout
 from cluster.pool import Tally
-from cluster.session import ActorLayout, connected
+from cluster.session import connected
 from cluster.shards import work_off
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images

@@ -24,8 +24,9 @@ from gazecore.density.resample import to_size
 from gazecore.evaluation.densities import Densities
 from gazecore.metrics import saliency
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
-from gazecore.metrics.judgement import METRICS, judge
+from gazecore.metrics.judgement import judge
 from gazecore.metrics.maps import MIT_REGULARISATION
+from gazecore.metrics.names import METRICS
 from gazecore.metrics.nonfixations import Nonfixations
 from gazecore.metrics.recording import recordings
 from tests.gazecore import oracle

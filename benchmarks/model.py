@@ -21,9 +21,10 @@ import torch
 
 from benchmarks.environment import peak_mb, report
 from benchmarks.photos import sample_photos
+from gazecore.geometry import network_size
 from gazecore.images.decode import NetworkInput
 from gazecore.model.bundle import load_bundle
-from gazecore.model.deepgaze import DeepGaze, network_size
+from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.vgg import load_weights
 from tests.reference import official_vgg, reference_log_density
 

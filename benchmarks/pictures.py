@@ -12,8 +12,9 @@ from PIL import Image
 
 from benchmarks.photos import photo_paths
 from gazecore.images.decode import decode, to_network
-from gazecore.model.bundle import DEFAULT, load_bundle
+from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.spec import DEFAULT
 from gazecore.view.overlay import draw_overlay
 
 HEIGHT = 320

@@ -124,8 +124,9 @@ def high_water(pid: int) -> int:
 def child(folder: Path, wanted: int) -> dict[str, float]:
     """Plan as the command does, and commit so many shards."""
     import jobs.score  # noqa: F401  (its memory counts)
+    from cluster.layout import ActorLayout
     from cluster.pool import Tally
-    from cluster.session import ActorLayout, connected
+    from cluster.session import connected
     from cluster.shards import work_off
     from gazecore.images.formats import Limits
     from gazecore.images.listing import list_images

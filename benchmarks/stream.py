@@ -21,12 +21,13 @@ from benchmarks.environment import report
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.features.cache import CacheSettings, FeatureCache, begin_cache
 from gazecore.features.extract import commit_features
-from gazecore.model.backbone import BackboneSpec
+from gazecore.model.spec import BackboneSpec
 from gazecore.results.plan import shards
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
 from gazecore.training.loop import new_readout
-from gazecore.training.trainer import Trainer, TrainingConfig, side_by_side
+from gazecore.training.recipes import TrainingConfig
+from gazecore.training.trainer import Trainer, side_by_side
 
 IMAGES_STORED = 160
 SHAPE = (2560, 24, 32)

@@ -28,7 +28,8 @@ from gazecore.model.readout import mix
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
 from gazecore.training.loop import new_readout
-from gazecore.training.trainer import Trainer, TrainingConfig, side_by_side
+from gazecore.training.recipes import TrainingConfig
+from gazecore.training.trainer import Trainer, side_by_side
 from tests.features import make_cache
 from tests.reference import plain_readout
 

@@ -12,14 +12,16 @@ import torch
 
 from benchmarks.environment import report
 from benchmarks.train import make_corpus
+from cluster.layout import WorkersConfig
 from cluster.session import connected
-from cluster.trainer import WorkersConfig, train_members
+from cluster.trainer import train_members
 from gazecore.features.opening import FeatureSource
 from gazecore.model.backbone import load_backbone, make_spec
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSources, channel_statistics
 from gazecore.training.loop import Member, new_readout
-from gazecore.training.trainer import Epoch, TrainingConfig
+from gazecore.training.recipes import TrainingConfig
+from gazecore.training.trainer import Epoch
 from tests.features import make_cache
 
 WORKERS = (1, 2, 3)

@@ -14,7 +14,8 @@ import structlog
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cluster.actors import SHARDS_AT_ONCE, Done, Job, start_actor
-from cluster.session import ActorLayout, draining_nodes, nodes_in_use
+from cluster.layout import ActorLayout
+from cluster.session import draining_nodes, nodes_in_use
 from gazecore.errors import RunFailed, one_line
 from gazecore.scoring.stages import StageTimes
 

@@ -3,94 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import ray
 from ray._private import ray_constants
 from ray._private.state import state as ray_state  # draining nodes are told nowhere else
 
+from cluster.layout import ActorLayout, ClusterConfig, Node, actors_on_gpus
 from gazecore.cores import cores
 from gazecore.errors import InputError, one_line
-
-
-@dataclass(frozen=True)
-class ClusterConfig:
-    """Which cluster computes, and on how much of it."""
-
-    actors: str | None = None
-    """How many actors hold a model: 8, or 2:16 for 16 at most and an end of the run once fewer than
-    2 have been at work for an hour. Work begins with the first; a cluster that grows on demand
-    brings the nodes. By default one per GPU, or without GPUs one per machine, as machines come and
-    go."""
-    gpus_per_actor: float | None = None
-    """GPUs of each actor; 0.5 puts two on a GPU, 0 computes on CPUs. By default 1 where the cluster
-    has GPUs."""
-    address: str | None = None
-    """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
-
-    def __post_init__(self) -> None:
-        self.bounds()
-        gpus = self.gpus_per_actor
-        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus % 1)):
-            raise InputError(
-                f"--gpus-per-actor must be a part of 1 or a whole number, not {gpus:g}"
-            )
-
-    def bounds(self) -> tuple[int, int | None]:
-        """The fewest actors that a run goes on with, and the most; None: what there is room for."""
-        if self.actors is None:
-            return 0, None
-        least, _, most = self.actors.rpartition(":")
-        try:
-            bounds = int(least or 0), int(most)
-        except ValueError:
-            bounds = -1, 0
-        if not 0 <= bounds[0] <= bounds[1] or not bounds[1]:
-            raise InputError(
-                f"--actors must be a positive number, or a range like 2:16, not {self.actors}"
-            )
-        return bounds
-
-
-@dataclass(frozen=True)
-class ActorLayout:
-    """How many actors hold a model, and what each one occupies.
-
-    Attributes:
-        actors: how many at most; None: what the cluster has room for, as it grows and shrinks.
-        gpus: of each actor, 0 for CPU actors; a fraction puts several on one GPU.
-        cpus: of each actor, reserved and used.
-        least: how few are too few to go on with for long.
-    """
-
-    actors: int | None
-    gpus: float
-    cpus: int
-    least: int = 0
-
-    def room(self, nodes: list["Node"]) -> int:
-        """How many such actors these nodes hold: on CPUs one on each, on GPUs as many as fit."""
-        if not self.gpus:
-            return sum(node.cpus >= self.cpus for node in nodes)
-        return sum(
-            min(actors_on_gpus(node.gpus, self.gpus), int(node.cpus // self.cpus)) for node in nodes
-        )
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of the cluster: its id, its cores and its GPUs."""
-
-    node_id: str
-    cpus: float
-    gpus: float
-
-
-def actors_on_gpus(gpus: float, per_actor: float) -> int:
-    """How many actors fit on GPUs of one machine; an actor of less than one lies on one."""
-    if per_actor < 1:
-        return int(gpus) * int(1 / per_actor + 1e-9)
-    return int(gpus // per_actor)
 
 
 def nodes_in_use() -> list[Node]:

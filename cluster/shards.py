@@ -15,8 +15,8 @@ import ray
 import structlog
 
 from cluster.actors import Done, Job
+from cluster.layout import ActorLayout
 from cluster.pool import Outcome, Pool, Slot, Tally, cause_of, is_death, outcome_of
-from cluster.session import ActorLayout
 from gazecore.errors import RunFailed
 from gazecore.results.directory import ShardedDirectory
 from gazecore.results.plan import Shard, shards

@@ -11,7 +11,6 @@ trained again by the same command.
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +19,7 @@ import safetensors.torch
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.layout import WorkersConfig
 from cluster.session import connected, nodes_in_use
 from cluster.training_worker import Job, fit
 from gazecore.errors import InputError, RunFailed, one_line
@@ -29,31 +29,6 @@ from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, TrainingSources
 from gazecore.training.loop import Member, Report, TrainMembers, train_here
 from gazecore.training.trainer import Epoch
-
-
-@dataclass(frozen=True)
-class WorkersConfig:
-    """How training is spread."""
-
-    workers: int = 1
-    """Processes that train one member together: they share the images of each step. Members need
-    none to go side by side; more help where there are more cores than members. 0 trains in this
-    process, without checkpoints."""
-    cpus_per_worker: int = 1
-    """Cores of each, by which it takes as many images at a time; as many members train side by
-    side as fit."""
-    checkpoint_steps: int = 500
-    """Steps between checkpoints, besides one after each epoch; a worker's death costs at most so
-    many."""
-    address: str | None = None
-    """A Ray cluster. By default the one that this runs in (`ray job submit`), else a local one."""
-
-    def __post_init__(self) -> None:
-        for name in ("cpus_per_worker", "checkpoint_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.workers < 0:
-            raise InputError(f"workers must not be negative, not {self.workers}")
 
 
 class RayTraining:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from cluster.actors import Work
 from gazecore.features.cache import CacheDirectory
 from gazecore.features.extract import FeatureExtractor, commit_features
-from gazecore.model.backbone import BackboneSpec, SentWeights, load_backbone
+from gazecore.model.backbone import SentWeights, load_backbone
 from gazecore.model.bundle import parse_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.spec import BackboneSpec
 from gazecore.results.run import Run, RunSettings
 from gazecore.results.write import commit_shard, mend_shard
 from gazecore.scoring.pipeline import ReadingConfig

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import tyro
-from botocore.exceptions import BotoCoreError, NoCredentialsError
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
@@ -49,6 +48,8 @@ def run_command(
 
     `prog` is what people type, by default `gazecore NAME`.
 
+    `act` imports what it needs: a command's help needs no torch, and appears at once.
+
     The exit code is what `act` returns, 2 for a user's mistake, 1 for a failed run, 130 after
     Ctrl-C. Errors are one line on stderr.
     """
@@ -64,10 +65,12 @@ def run_command(
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, which is its right
         code = 0
-    except (PermissionError, FileExistsError, NotADirectoryError, NoCredentialsError) as error:
+    except Exception as error:
+        from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+        if not isinstance(error, OSError | BotoCoreError):
+            raise
+        mistakes = (PermissionError, FileExistsError, NotADirectoryError, NoCredentialsError)
         print(f"{prog}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-        code = 2
-    except (OSError, BotoCoreError) as error:
-        print(f"{prog}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-        code = 1
+        code = 2 if isinstance(error, mistakes) else 1
     sys.exit(code)

@@ -2,26 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.measure import Measurement
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.logs import configure_logging
-from cluster.session import ClusterConfig
-from gazecore.corpus.schema import load_corpus
+from cluster.layout import ClusterConfig
 from gazecore.errors import InputError, RunFailed
-from gazecore.evaluation.densities import Densities
-from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
-from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
-from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
-from gazecore.model.bundle import DEFAULT, ModelBundle, load_bundle
-from gazecore.results.run import open_run
-from gazecore.storage import Location
-from gazecore.view.report import METRIC_TITLES
+from gazecore.evaluation.settings import PREDICTORS, EvaluationConfig
+from gazecore.model.spec import DEFAULT
 from jobs.command import out, progress_bar, run_command, show_rows
-from jobs.score import ScoreOptions, score
+
+if TYPE_CHECKING:
+    from gazecore.model.bundle import ModelBundle
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(options: EvaluateOptions) -> int:
     """Score what is not scored, judge, write and print."""
+    from cluster.logs import configure_logging
+    from gazecore.corpus.schema import load_corpus
+    from gazecore.evaluation.densities import Densities
+    from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
+    from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
+    from gazecore.storage import Location
+
     configure_logging(Location(options.out).uri)
     _check(options)
     corpus = load_corpus(options.corpus)
@@ -91,8 +92,12 @@ def evaluate(options: EvaluateOptions) -> int:
     return 0
 
 
-def _bundle(options: EvaluateOptions) -> ModelBundle | None:
+def _bundle(options: EvaluateOptions) -> "ModelBundle | None":
     """The model that is judged; None for a run whose model is not named and not the default."""
+    from gazecore.model.bundle import load_bundle
+    from gazecore.results.run import open_run
+    from gazecore.storage import Location
+
     bundle = load_bundle(options.model or DEFAULT)
     if options.run and open_run(Location(options.run)).settings.model != bundle.fingerprint:
         if options.model:
@@ -103,6 +108,8 @@ def _bundle(options: EvaluateOptions) -> ModelBundle | None:
 
 def _check(options: EvaluateOptions) -> None:
     """Refuse what would write over other things, or mean nothing."""
+    from gazecore.storage import Location
+
     out = Location(options.out)
     for source in (options.corpus, options.run, options.baseline):
         if source and f"{out.uri}/".startswith(f"{Location(source).uri}/"):
@@ -117,6 +124,9 @@ def _check(options: EvaluateOptions) -> None:
 
 def _score(options: EvaluateOptions, images: bytes) -> str:
     """Score the images, or those that are left; returns the run."""
+    from gazecore.storage import Location
+    from jobs.score import ScoreOptions, score
+
     listed, run = Location(options.out) / "input.parquet", Location(options.out) / "run"
     listed.publish(images)
     code = score(
@@ -134,13 +144,15 @@ def _score(options: EvaluateOptions, images: bytes) -> str:
     return run.uri
 
 
-def _training(bundle: ModelBundle | None) -> dict[str, Any] | None:
+def _training(bundle: "ModelBundle | None") -> dict[str, Any] | None:
     wanted = ("corpus", "images", "fixations")
     return {k: bundle.training[k] for k in wanted if k in bundle.training} if bundle else None
 
 
 def show(summary: Mapping[str, Any], page: str) -> None:
     """Print the averages with their 95 % intervals, and where the page is."""
+    from gazecore.view.report import METRIC_TITLES
+
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("mean over images", "model", "centre bias", "gold standard"):
         justify: Literal["left", "right"] = "left" if title.startswith("mean") else "right"

@@ -2,20 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.progress import MofNCompleteColumn, Progress
 from tyro.conf import Positional, arg
 
-from gazecore.corpus.pysaliency_hdf5 import import_h5py, write_scanpaths, write_stimuli
-from gazecore.corpus.schema import load_corpus
 from gazecore.errors import InputError
-from gazecore.results.export import MapKind, dataset_names, picture_names, write_maps, write_model
-from gazecore.results.read import Results
-from gazecore.results.run import open_run
-from gazecore.results.status import run_status
-from gazecore.storage import Location
 from jobs.command import err, out, run_command
+
+if TYPE_CHECKING:
+    from gazecore.storage import Location
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class ExportOptions:
     """HDF5 for pysaliency, or pictures."""
     out: str
     """The file or folder to write, local or any fsspec URI; for a corpus, a local folder."""
-    map: MapKind = "density"
+    map: Literal["density", "ranks"] = "density"
     """What grey is in a PNG. `density`: proportional to it, 255 at its maximum, as eyes and most
     metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8 bits keep
     the order of the pixels, which is all that AUC sees."""
@@ -56,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export(options: ExportOptions) -> int:
     """Export whichever SOURCE is."""
+    from gazecore.storage import Location
+
     source, target = Location(options.source), Location(options.out)
     if (source / "run.json").exists():
         return export_run(source, target, options)
@@ -66,8 +64,14 @@ def export(options: ExportOptions) -> int:
     )
 
 
-def export_run(source: Location, target: Location, options: ExportOptions) -> int:
+def export_run(source: "Location", target: "Location", options: ExportOptions) -> int:
     """Write the model file or the maps, and report."""
+    from gazecore.corpus.pysaliency_hdf5 import import_h5py
+    from gazecore.results.export import dataset_names, picture_names, write_maps, write_model
+    from gazecore.results.read import Results
+    from gazecore.results.run import open_run
+    from gazecore.results.status import run_status
+
     run = open_run(source)
     if f"{target.uri}/".startswith(f"{source.uri}/"):
         raise InputError("--out lies in the run, which holds its own files only: name another")
@@ -100,8 +104,11 @@ def export_run(source: Location, target: Location, options: ExportOptions) -> in
     return 0
 
 
-def export_corpus(target: Location, options: ExportOptions) -> int:
+def export_corpus(target: "Location", options: ExportOptions) -> int:
     """Write pysaliency's pair of files, and report."""
+    from gazecore.corpus.pysaliency_hdf5 import write_scanpaths, write_stimuli
+    from gazecore.corpus.schema import load_corpus
+
     if options.format != "pysaliency" or options.partial:
         raise InputError("a corpus is exported with --format pysaliency, and as a whole")
     if not target.is_local:

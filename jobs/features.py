@@ -7,21 +7,9 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.logs import configure_logging
-from cluster.metrics import Figures
-from cluster.pool import Tally
-from cluster.progress import ProgressReport, summary_rows
-from cluster.session import ClusterConfig, connected, plan_layout
-from cluster.shards import work_off
-from cluster.work import FeatureJob
-from gazecore.corpus.schema import load_corpus
-from gazecore.features.cache import CacheSettings, begin_cache
+from cluster.layout import ClusterConfig
+from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from gazecore.model.backbone import make_spec, weights_to_send
-from gazecore.model.bundle import DisplaySize
-from gazecore.results.plan import images_in
-from gazecore.scoring.pipeline import ReadingConfig
-from gazecore.storage import Location
 from jobs.command import err, run_command, show_rows
 
 
@@ -62,6 +50,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def features(options: FeaturesOptions) -> int:
     """Plan, compute and report; returns the exit code."""
+    from cluster.logs import configure_logging
+    from cluster.metrics import Figures
+    from cluster.pool import Tally
+    from cluster.progress import ProgressReport, summary_rows
+    from cluster.session import connected, plan_layout
+    from cluster.shards import work_off
+    from cluster.work import FeatureJob
+    from gazecore.corpus.schema import load_corpus
+    from gazecore.features.cache import CacheSettings, begin_cache
+    from gazecore.model.backbone import make_spec, weights_to_send
+    from gazecore.results.plan import images_in
+    from gazecore.scoring.pipeline import ReadingConfig
+    from gazecore.storage import Location
+
     configure_logging(Location(options.out).uri)
     started = time.monotonic()
     spec = make_spec(options.backbone, options.backbone_weights)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gazecore.model.bundle import DEFAULT, load_bundle
+from gazecore.model.spec import DEFAULT
 from jobs.command import run_command, show_rows
 
 
@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def models(options: ModelsOptions) -> int:
     """Load and print."""
+    from gazecore.model.bundle import load_bundle
+
     bundle = load_bundle(options.model)
     backbone, readout = bundle.backbone, bundle.readout
     config = readout.config

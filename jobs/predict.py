@@ -7,13 +7,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gazecore.density.statistics import statistics
 from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line, redact
-from gazecore.images.decode import decode, to_network
-from gazecore.images.fetch import fetch
+from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from gazecore.model.bundle import DEFAULT, DisplaySize, load_bundle
-from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.spec import DEFAULT
 from jobs.command import err, out, run_command
 
 
@@ -45,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def predict(options: PredictOptions) -> int:
     """Predict, draw and print; returns the exit code."""
+    from gazecore.density.statistics import statistics
+    from gazecore.images.decode import decode, to_network
+    from gazecore.images.fetch import fetch
+    from gazecore.model.bundle import load_bundle
+    from gazecore.model.deepgaze import DeepGaze
     from gazecore.view.overlay import draw_overlay
 
     if not options.images:

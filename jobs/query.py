@@ -3,23 +3,19 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import duckdb
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from gazecore.cores import cores
 from gazecore.errors import InputError
-from gazecore.results.query import query
-from gazecore.results.run import open_run
-from gazecore.storage import Location
 from jobs.command import out, run_command
 
 ROWS_SHOWN = 200
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def ask(options: QueryOptions) -> int:
     """Query and print."""
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gazecore.results.query import query
+    from gazecore.results.run import open_run
+    from gazecore.storage import Location
+
     answer = query(open_run(Location(options.run)), options.sql)
     kind = options.format
     if kind == "auto":
@@ -68,8 +72,10 @@ def ask(options: QueryOptions) -> int:
     return 0
 
 
-def show(answer: pa.Table) -> None:
+def show(answer: "pa.Table") -> None:
     """Print the first rows as a table."""
+    import pyarrow as pa
+
     table = Table(box=None, padding=(0, 2, 0, 0))
     for field in answer.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)

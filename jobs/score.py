@@ -9,27 +9,12 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
-from cluster.logs import configure_logging
-from cluster.metrics import Figures
-from cluster.pool import Tally
-from cluster.progress import ProgressReport, summary_rows
-from cluster.session import ClusterConfig, connected, plan_layout
-from cluster.shards import work_off
-from cluster.work import ScoringJob
-from gazecore.density.codec import DEFAULT_FACTOR
+from cluster.layout import ClusterConfig
 from gazecore.errors import InputError
+from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
-from gazecore.images.listing import absolute_input, list_images
-from gazecore.model.backbone import weights_to_send
-from gazecore.model.bundle import DEFAULT, DisplaySize, parse_bundle, read_bundle
-from gazecore.results.estimate import estimate
-from gazecore.results.plan import images_in, update_plan
-from gazecore.results.retry import failed_images, failed_parts
-from gazecore.results.run import RunSettings, begin_run, find_run
-from gazecore.scoring.scorer import ScorerConfig
-from gazecore.storage import Location
+from gazecore.model.spec import DEFAULT
 from jobs.command import err, run_command, show_rows
-from jobs.dry_run import estimate_rows
 
 
 @dataclass(frozen=True)
@@ -92,6 +77,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(options: ScoreOptions) -> int:
     """Plan, score and report; returns the exit code."""
+    from cluster.logs import configure_logging
+    from cluster.metrics import Figures
+    from cluster.pool import Tally
+    from cluster.progress import ProgressReport, summary_rows
+    from cluster.session import connected, plan_layout
+    from cluster.shards import work_off
+    from cluster.work import ScoringJob
+    from gazecore.images.listing import absolute_input, list_images
+    from gazecore.model.backbone import weights_to_send
+    from gazecore.model.bundle import parse_bundle, read_bundle
+    from gazecore.results.estimate import estimate
+    from gazecore.results.plan import images_in, update_plan
+    from gazecore.results.retry import failed_images, failed_parts
+    from gazecore.results.run import RunSettings, begin_run, find_run
+    from gazecore.scoring.scorer import ScorerConfig
+    from gazecore.storage import Location
+    from jobs.dry_run import estimate_rows
+
     configure_logging(Location(options.out).uri)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be positive, not {options.limit}")

@@ -5,17 +5,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.live import Live
 from rich.text import Text
 from tyro.conf import Positional, arg
 
 from gazecore.errors import InputError
-from gazecore.results.run import Run, open_run
-from gazecore.results.status import RunCounter, Status
-from gazecore.storage import Location
 from jobs.command import labelled, out, run_command, show_rows
+
+if TYPE_CHECKING:
+    from gazecore.results.run import Run
+    from gazecore.results.status import Status
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def status(options: StatusOptions) -> int:
     """Count and print, once or until the run is complete."""
+    from gazecore.results.run import open_run
+    from gazecore.results.status import RunCounter
+    from gazecore.storage import Location
+
     if not options.every > 0:
         raise InputError(f"--every must be positive, not {options.every:g}")
     run = open_run(Location(options.run))
@@ -48,8 +53,10 @@ def status(options: StatusOptions) -> int:
     return 0
 
 
-def watch(run: Run, every: float) -> None:
+def watch(run: "Run", every: float) -> None:
     """Count and show until the run is complete."""
+    from gazecore.results.status import RunCounter
+
     counter = RunCounter(run)
     live = Live(console=out, auto_refresh=False) if out.is_terminal else None
     with live or contextlib.nullcontext():
@@ -65,7 +72,7 @@ def watch(run: Run, every: float) -> None:
             time.sleep(every)
 
 
-def status_rows(run: Run, counts: Status) -> list[tuple[str, str]]:
+def status_rows(run: "Run", counts: "Status") -> list[tuple[str, str]]:
     """All that is known, labelled."""
     rows = [
         ("input", run.settings.input),
@@ -83,7 +90,7 @@ def status_rows(run: Run, counts: Status) -> list[tuple[str, str]]:
     return rows
 
 
-def status_line(counts: Status) -> str:
+def status_line(counts: "Status") -> str:
     """What changes while a run goes on, on one line."""
     words = [
         time.strftime("%H:%M:%S"),
@@ -98,7 +105,7 @@ def status_line(counts: Status) -> str:
     return "  ".join(words)
 
 
-def _last_commit(counts: Status) -> str:
+def _last_commit(counts: "Status") -> str:
     """How long ago a shard was finished: a run that stands still shows here."""
     if counts.last_commit is None:
         return "not known yet"

@@ -5,31 +5,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from cluster.logs import configure_logging
-from cluster.trainer import RayTraining, WorkersConfig
-from cluster.training_progress import TrainingProgress
+from cluster.layout import WorkersConfig
 from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
-from gazecore.model.bundle import load_bundle
-from gazecore.training.examples import TrainingSet, TrainingSources, require
-from gazecore.training.fit import (
-    Recipe,
-    SplitConfig,
-    fit_bundle,
-    require_enough,
-    require_shape,
-    require_unseen,
-    seen_before,
-)
-from gazecore.training.folds import cross_validate
-from gazecore.training.history import History
-from gazecore.training.outputs import Outputs, require_readable
-from gazecore.training.trainer import TrainingConfig
+from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from jobs.command import err, progress_bar, run_command, show_rows
+
+if TYPE_CHECKING:
+    from cluster.training_progress import TrainingProgress
+    from gazecore.training.examples import TrainingSet, TrainingSources
+    from gazecore.training.history import History
 
 
 @dataclass(frozen=True)
@@ -90,6 +79,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(options: TrainOptions, command: str) -> int:
     """Open, train, judge, write; the bundle names the command that made it."""
+    from cluster.logs import configure_logging
+    from cluster.trainer import RayTraining
+    from gazecore.model.bundle import load_bundle
+    from gazecore.training.examples import require
+    from gazecore.training.fit import (
+        fit_bundle,
+        require_enough,
+        require_shape,
+        require_unseen,
+        seen_before,
+    )
+    from gazecore.training.folds import cross_validate
+    from gazecore.training.history import History
+    from gazecore.training.outputs import Outputs, require_readable
+
     configure_logging(options.out)
     outputs, split = Outputs(options.out), options.split
     history = History(outputs.training)
@@ -158,16 +162,22 @@ def train(options: TrainOptions, command: str) -> int:
 
 def _sources(
     options: TrainOptions, uris: Sequence[str], mirrored: Sequence[str]
-) -> TrainingSources:
+) -> "TrainingSources":
+    from gazecore.training.examples import TrainingSources
+
     return TrainingSources(options.features.sources(uris), FeaturesConfig().sources(mirrored))
 
 
-def _open(sources: TrainingSources) -> TrainingSet:
+def _open(sources: "TrainingSources") -> "TrainingSet":
     with err.status("opening the features"):
         return sources.open()
 
 
-def _progress(stage: str, data: TrainingSet, recipe: Recipe, history: History) -> TrainingProgress:
+def _progress(
+    stage: str, data: "TrainingSet", recipe: Recipe, history: "History"
+) -> "TrainingProgress":
+    from cluster.training_progress import TrainingProgress
+
     split = recipe.split
     count, parts = split.members * (split.folds or 1), split.folds or split.parts
     images = len(data.images) * (parts - 2) // parts  # one part stops, one judges

@@ -6,10 +6,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gazecore.results.run import open_run
-from gazecore.results.status import run_status
-from gazecore.results.verify import problems
-from gazecore.storage import Location
 from jobs.command import out, run_command
 
 
@@ -30,6 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def verify(options: VerifyOptions) -> int:
     """Check and print."""
+    from gazecore.results.run import open_run
+    from gazecore.results.status import run_status
+    from gazecore.results.verify import problems
+    from gazecore.storage import Location
+
     run = open_run(Location(options.run))
     wrong = 0
     for problem in problems(run):

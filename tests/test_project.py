@@ -107,9 +107,32 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
         assert len(path.read_text().splitlines()) <= 330, path
 
 
-def test_commands_that_compute_no_density_start_without_torch() -> None:
-    names = ("status", "verify", "query", "export", "ingest")
-    program = f"import {', '.join(f'jobs.{name}' for name in names)}, sys; print(*sys.modules)"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_commands_help_loads_nothing_that_computes(command: str) -> None:
+    """Those libraries take seconds and a gigabyte; help and mistakes are answered at once."""
+    program = f"""if True:
+        import sys
+        from jobs.__main__ import main
+        sys.argv = ["gazecore", "{command}", "--help"]
+        try:
+            main()
+        finally:
+            print(*sys.modules, file=sys.stderr)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], text=True, cwd=ROOT, capture_output=True, check=True
+    )
+    assert f"usage: gazecore {command}" in done.stdout
+    heavy = {"torch", "ray", "matplotlib", "duckdb", "pyarrow", "scipy", "fsspec", "botocore"}
+    assert f"jobs.{command}" in done.stderr.split()
+    if command == "ingest":  # whose importers have their options beside them
+        heavy -= {"pyarrow", "scipy", "fsspec", "botocore"}
+    assert heavy.isdisjoint(done.stderr.split())
+
+
+def test_what_reads_runs_and_images_needs_no_torch() -> None:
+    names = ("results.read", "results.query", "results.export", "images.decode", "images.listing")
+    program = f"import {', '.join(f'gazecore.{name}' for name in names)}, sys; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).split()
-    assert "jobs.status" in modules
+    assert "gazecore.images.decode" in modules
     assert {"torch", "ray", "matplotlib"}.isdisjoint(modules)

@@ -10,12 +10,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 from gazecore.errors import InputError
+from gazecore.geometry import DEFAULT_FACTOR
 
 STEP = 1 / 32
 """Nats per step."""
 
-DEFAULT_FACTOR = 4
-"""Grid cells per stored cell, in both directions."""
 
 FACTORS = (1, 2, 4)
 

@@ -19,8 +19,9 @@ import gazecore
 from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus
 from gazecore.evaluation.densities import Densities
-from gazecore.evaluation.evaluator import EvaluationConfig, Evaluator
+from gazecore.evaluation.evaluator import Evaluator
 from gazecore.evaluation.examples import best_and_worst
+from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
 from gazecore.storage import Location

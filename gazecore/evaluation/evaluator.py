@@ -3,44 +3,22 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
-from gazecore.errors import InputError
+from gazecore.evaluation.settings import EvaluationConfig, Predictor
 from gazecore.metrics import goldstandard
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
-from gazecore.metrics.judgement import METRICS, Judgement, Metric, judge
+from gazecore.metrics.judgement import Judgement, judge
 from gazecore.metrics.nonfixations import Nonfixations
 from gazecore.metrics.recording import Recording, recordings
 from gazecore.metrics.viewers import judge_viewers
 
-Predictor = Literal["model", "centerbias", "gold_standard"]
-PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
-
 _FITTED_IMAGES = 200
 """The gold standard's four numbers are fitted to so many images at most."""
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What is computed, and how the maps of fixations are smoothed."""
-
-    metrics: tuple[Metric, ...] = METRICS
-    """Which metrics; by default all."""
-    sigma: float = 35.0
-    """Deviation in pixels of the empirical maps of CC, KLDiv and SIM, usually one degree of visual
-    angle: 35 for MIT1003 and MIT300, 24 for OSIE."""
-
-    def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise InputError(f"sigma must be positive, not {self.sigma:g}")
-        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
-            raise InputError("metrics must name at least one metric, and each once")
 
 
 class Evaluator:

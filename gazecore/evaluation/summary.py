@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gazecore.evaluation.evaluator import PREDICTORS
+from gazecore.evaluation.settings import PREDICTORS
 from gazecore.metrics.bootstrap import (
     Interval,
     average,
     average_over_fixations,
     explained_information_gain,
 )
-from gazecore.metrics.judgement import PER_FIXATION, Metric
+from gazecore.metrics.names import PER_FIXATION, Metric
 
 
 def summarise(images: pa.Table, metrics: tuple[Metric, ...]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from gazecore.corpus.schema import Corpus
-from gazecore.evaluation.evaluator import PREDICTORS, Predictor
-from gazecore.metrics.judgement import PER_FIXATION, Judgement, Metric
+from gazecore.evaluation.settings import PREDICTORS, Predictor
+from gazecore.metrics.judgement import Judgement
+from gazecore.metrics.names import PER_FIXATION, Metric
 
 Judgements = Mapping[str, Mapping[Predictor, Judgement]]
 """image_id to what each predictor reached there."""

@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.errors import CorpusError, InputError, RunMismatch, one_line
 from gazecore.features.source import ImageFeatures, feature_key
+from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
-from gazecore.model.backbone import BackboneSpec
-from gazecore.model.bundle import DisplaySize
+from gazecore.model.spec import BackboneSpec
 from gazecore.results.directory import ShardedDirectory, claim
 from gazecore.results.plan import PlanSummary, plan_parts, update_plan
 from gazecore.results.schema import shard_name

@@ -13,11 +13,12 @@ from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.corpus.splits import thumbnail
 from gazecore.errors import ImageError
 from gazecore.features.source import ImageFeatures
+from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
-from gazecore.model.backbone import Backbone, BackboneSpec
-from gazecore.model.bundle import DisplaySize
+from gazecore.model.backbone import Backbone
+from gazecore.model.spec import BackboneSpec
 from gazecore.storage import Location
 
 

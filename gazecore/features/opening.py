@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
+from gazecore.geometry import DisplaySize
+from gazecore.model.spec import BackboneSpec
 
-from gazecore.features.cache import FeatureCache
-from gazecore.features.live import LiveFeatures
-from gazecore.features.source import Features
-from gazecore.model.backbone import BackboneSpec, load_backbone, make_spec
-from gazecore.model.bundle import DisplaySize
-from gazecore.storage import Location
+if TYPE_CHECKING:
+    from gazecore.features.source import Features
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,12 @@ class FeaturesConfig:
 
     def sources(self, uris: Sequence[str]) -> tuple["FeatureSource", ...]:
         """These caches, or these corpora on the fly."""
+        from gazecore.storage import Location
+
         how = None
         if self.on_the_fly:
+            from gazecore.model.backbone import make_spec
+
             spec = make_spec(self.backbone, self.backbone_weights)
             how = OnTheFly(spec, self.backbone_weights, self.display_size)
         return tuple(FeatureSource(Location(uri).uri, how) for uri in uris)
@@ -60,20 +62,28 @@ class FeatureSource:
     uri: str
     on_the_fly: OnTheFly | None = None
 
-    def open(self) -> Features:
+    def open(self) -> "Features":
         """Open the cache, or load the backbone: on this process's GPU if it has one.
 
         Raises:
             CorpusError: there is no such cache or corpus.
         """
         if self.on_the_fly is None:
+            from gazecore.features.cache import FeatureCache
+
             return FeatureCache(self.uri)
+
+        import torch
+
+        from gazecore.features.live import LiveFeatures
+        from gazecore.model.backbone import load_backbone
+
         how = self.on_the_fly
         device = "cuda" if torch.cuda.is_available() else "cpu"
         backbone = load_backbone(how.backbone, device=device, source=how.weights)
         return LiveFeatures(self.uri, backbone, how.display_size, how.image_ids)
 
-    def known(self, features: Features) -> "FeatureSource":
+    def known(self, features: "Features") -> "FeatureSource":
         """This source with what opening it found out, so that others need not."""
         if self.on_the_fly is None:
             return self

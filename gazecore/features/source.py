@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from gazecore.corpus.schema import Corpus
-from gazecore.model.backbone import BackboneSpec
-from gazecore.model.bundle import DisplaySize
+from gazecore.geometry import DisplaySize
+from gazecore.model.spec import BackboneSpec
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
+from gazecore.geometry import DisplaySize, network_size
 from gazecore.images.formats import FORMATS, Limits
-from gazecore.model.bundle import DisplaySize
-from gazecore.model.deepgaze import network_size
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()

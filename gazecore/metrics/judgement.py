@@ -5,7 +5,6 @@ The names of metrics are those of the evaluation's results.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,14 +13,8 @@ from gazecore.metrics.auc import at, auc, auc_judd, count_below, shuffled_auc
 from gazecore.metrics.kernels import fixation_map
 from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
 from gazecore.metrics.maps import MIT_REGULARISATION, cc, kldiv, sim
+from gazecore.metrics.names import METRICS
 from gazecore.metrics.nss import nss
-
-Metric = Literal[
-    "information_gain", "log_likelihood", "auc", "auc_judd", "sauc", "nss", "cc", "kldiv", "sim"
-]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-PER_IMAGE = ("auc_judd", "cc", "kldiv", "sim")
-PER_FIXATION = tuple(name for name in METRICS if name not in PER_IMAGE)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ import numpy as np
 from gazecore.density.resample import to_size
 from gazecore.metrics.auc import at, shares_below
 from gazecore.metrics.goldstandard import GoldStandard
-from gazecore.metrics.judgement import PER_FIXATION, PER_IMAGE, Judgement, judge
+from gazecore.metrics.judgement import Judgement, judge
 from gazecore.metrics.kernels import kernel_rows
+from gazecore.metrics.names import PER_FIXATION, PER_IMAGE
 from gazecore.metrics.nss import nss
 from gazecore.metrics.recording import Recording
 

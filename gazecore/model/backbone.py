@@ -4,63 +4,19 @@ One network, two executors: ncnn on CPUs, torch on GPUs (and on CPUs as the refe
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from gazecore.cores import cores
 from gazecore.errors import BundleError, InputError
+from gazecore.geometry import STRIDE
 from gazecore.model import vgg
-
-STRIDE = 16
-"""Pixels of the network's input per feature position, in both directions."""
+from gazecore.model.spec import TINY_CHANNELS, BackboneSpec
 
 SentWeights = list[tuple[np.ndarray, np.ndarray]]
 """`vgg.Weights` as numpy arrays, which processes of one machine can share in memory."""
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Which features a readout was trained on; part of a bundle's header.
-
-    Attributes:
-        name: `vgg19-oxford`, `vgg19-torchvision`, or `tiny` (the fake that tests use).
-        taps: layers whose channels are concatenated, in this order.
-        scale, mean, std: the input is (RGB * scale - mean) / std, RGB in 0..255.
-        sha256: fingerprint of the weights (`vgg.fingerprint`).
-    """
-
-    name: str
-    taps: tuple[str, ...]
-    scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    sha256: str
-
-    @property
-    def channels(self) -> int:
-        """Number of feature channels."""
-        return TINY_CHANNELS if self.name == "tiny" else 512 * len(self.taps)
-
-    @property
-    def key(self) -> str:
-        """sha256 over everything that decides the features' values."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "BackboneSpec":
-        """The spec that `dataclasses.asdict` and JSON made `values` of."""
-        return cls(
-            name=str(values["name"]),
-            taps=tuple(values["taps"]),
-            scale=float(values["scale"]),
-            mean=tuple(values["mean"]),
-            std=tuple(values["std"]),
-            sha256=str(values["sha256"]),
-        )
 
 
 class Backbone(Protocol):
@@ -197,7 +153,6 @@ def normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:
     return np.asarray((pixels.astype(np.float32) * np.float32(spec.scale) - mean) / std)
 
 
-TINY_CHANNELS = 8
 _TINY_SEED = 20161005
 TINY_SPEC = BackboneSpec(
     name="tiny",

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,18 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from gazecore.errors import BundleError, one_line
-from gazecore.model.backbone import BackboneSpec
+from gazecore.geometry import DisplaySize
 from gazecore.model.readout import Readout, ReadoutConfig
+from gazecore.model.spec import DEFAULT, SHIPPED, BackboneSpec
 from gazecore.storage import Location
 
 FORMAT_VERSION = 1
-
-DisplaySize = Literal["1024", "native"]
-"""The longer side that images are shown at, in pixels; `native` keeps each image's own."""
-
-DEFAULT = "default"
-SHIPPED = (DEFAULT, "paper")
-"""Names of the bundles in the package: the best one, and one with exactly the paper's readout."""
 
 
 @dataclass(frozen=True)

@@ -7,32 +7,11 @@ import numpy as np
 import torch
 
 from gazecore.cores import cores
-from gazecore.model.backbone import STRIDE, Backbone, SentWeights, load_backbone
-from gazecore.model.bundle import DisplaySize, ModelBundle
+from gazecore.geometry import GRID_STRIDE
+from gazecore.model.backbone import Backbone, SentWeights, load_backbone
+from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
-
-GRID_STRIDE = 2
-"""Pixels of the network's input per grid cell: a quarter of the display's resolution."""
-
-
-def network_size(height: int, width: int, display_size: DisplaySize) -> tuple[int, int]:
-    """The size at which the network sees an image.
-
-    Half of the display size, as in the paper: the longer side is 512 px, or half the image's own
-    for `native`. Both sides are rounded to multiples of the backbone's stride, so that features,
-    grid and image share one coordinate system without a border that belongs to none.
-
-    Args:
-        height, width: of the image, pixels.
-        display_size: `1024` or `native`.
-
-    Returns:
-        (height, width), multiples of 16.
-    """
-    longer = max(height, width) if display_size == "native" else int(display_size)
-    scale = longer / 2 / max(height, width)
-    return tuple(max(1, round(side * scale / STRIDE)) * STRIDE for side in (height, width))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

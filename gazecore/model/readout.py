@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from gazecore.errors import BundleError
+from gazecore.model.spec import Activation
 
 _BAND = {"cpu": 2**20, "cuda": 2**26}
 """Values of the first layer that are worked on at once: what fits a core's caches, or 256 MB."""
@@ -47,8 +48,6 @@ def softplus(x: torch.Tensor) -> torch.Tensor:
     value: torch.Tensor = _Softplus.apply(x)
     return value
 
-
-Activation = Literal["softplus", "relu"]
 
 ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
     "softplus": softplus,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gazecore.model import vgg
-from gazecore.model.backbone import BackboneSpec
+from gazecore.model.spec import BackboneSpec
 
 
 class TorchVGG:

@@ -24,11 +24,11 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
+from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.memory import ran_out, share_arenas
-from gazecore.model.bundle import DisplaySize
 from gazecore.scoring.stages import StageClock
 
 Row = dict[str, Any]

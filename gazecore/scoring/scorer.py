@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gazecore.density.codec import DEFAULT_FACTOR, encode
+from gazecore.density.codec import encode
 from gazecore.density.statistics import statistics
+from gazecore.geometry import DEFAULT_FACTOR
 from gazecore.images.decode import NetworkInput
 from gazecore.model.deepgaze import DeepGaze, Prediction
 from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row

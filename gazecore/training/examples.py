@@ -16,10 +16,9 @@ from gazecore.corpus.splits import duplicate_groups, folds
 from gazecore.errors import CorpusError, InputError
 from gazecore.features.opening import FeatureSource
 from gazecore.features.source import Features, ImageFeatures, feature_key
+from gazecore.geometry import GRID_STRIDE, STRIDE, DisplaySize
 from gazecore.model import centerbias
-from gazecore.model.backbone import STRIDE, BackboneSpec
-from gazecore.model.bundle import DisplaySize
-from gazecore.model.deepgaze import GRID_STRIDE
+from gazecore.model.spec import BackboneSpec
 
 _STATISTICS = 1000
 

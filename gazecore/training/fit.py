@@ -1,7 +1,7 @@
 """From a training set to a bundle: split, centre bias, members, mixture."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,50 +23,8 @@ from gazecore.training.loop import (
     single,
     train_here,
 )
-from gazecore.training.trainer import TrainingConfig, side_by_side
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """Which images train, stop and judge. Images that look the same stay together."""
-
-    folds: int | None = None
-    """Cross-validate over so many folds of the images: the members of a fold are judged on it, stop
-    on the next one and train on the rest, so that every image gets a score of members that have not
-    seen it. By default one part of the images is held out instead."""
-    parts: int = 7
-    """Without --folds, images are cut into so many parts at random. The first is held out from
-    everything and judges the result; the others train."""
-    members: int = 3
-    """Readouts in the mixture, with --folds in each fold's. Without --folds each one stops on a
-    part of its own and trains on the others. More cost time wherever the model is used."""
-    seed: int = 0
-    """Of the random cut."""
-
-    def __post_init__(self) -> None:
-        if self.members < 1:
-            raise InputError(f"--members must be positive, not {self.members}")
-        if self.folds is not None and self.folds < 3:
-            raise InputError(f"cross-validation needs at least 3 folds, not {self.folds}")
-        if self.members > self.parts - 2:
-            raise InputError(
-                f"{self.members} members need at least {self.members + 2} parts, not {self.parts}"
-            )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a bundle is made.
-
-    Attributes:
-        name: how the bundle calls the corpus.
-        split: which images do what.
-        training: of each member; its seed is the first member's.
-    """
-
-    name: str
-    split: SplitConfig
-    training: TrainingConfig
+from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
+from gazecore.training.trainer import side_by_side
 
 
 def fit_bundle(

@@ -11,8 +11,9 @@ from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet
-from gazecore.training.fit import Recipe, describe, starts
+from gazecore.training.fit import describe, starts
 from gazecore.training.loop import Member, Report, TrainMembers, judge_images, mixture, train_here
+from gazecore.training.recipes import Recipe
 from gazecore.training.trainer import side_by_side
 
 OUT_OF_FOLD = pa.schema(

@@ -12,7 +12,8 @@ from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig
 from gazecore.training.examples import Example, TrainingSet
 from gazecore.training.objective import judge
-from gazecore.training.trainer import Epoch, Peers, Trainer, TrainingConfig, side_by_side
+from gazecore.training.recipes import TrainingConfig
+from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
 
 _READ_AT_ONCE = 8
 

@@ -17,9 +17,9 @@ from gazecore.model.deepgaze import DeepGaze
 from gazecore.scoring.evaluate import evaluate
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
-from gazecore.training.fit import SplitConfig
 from gazecore.training.folds import FittedFold, averages, judge_folds
 from gazecore.training.out_of_fold import write_out_of_fold
+from gazecore.training.recipes import SplitConfig
 
 
 class Outputs:

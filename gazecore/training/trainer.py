@@ -17,52 +17,10 @@ from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed
 from gazecore.memory import share_arenas
 from gazecore.model.centerbias import on_grid
-from gazecore.model.readout import Activation, Readout
+from gazecore.model.readout import Readout
 from gazecore.training.examples import Example
 from gazecore.training.objective import readout_likelihood
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a readout is trained.
-
-    Attributes:
-        epochs: passes over the training images; the learning rate falls to zero over them, along a
-            cosine. Six instead of twelve changed the gain on OSIE by 0.007 bit; after pretraining
-            fewer are better (on MIT1003, 3 gained 0.01 to 0.02 bit more than 5).
-        patience: epochs without a better state after which training ends; the best state is kept,
-            not the last. Where training overfits, the best epoch was the third to fifth.
-        learning_rate: of Adam, at the start. Half of it changed the gain on OSIE by 0.005 bit;
-            after pretraining 1e-3 was best.
-        weight_decay: on the convolutions' weights, times the learning rate (decoupled, Loshchilov &
-            Hutter 2019). It is large because the first layer has 40,960 weights: one member reached
-            0.05 bit more on OSIE with 3 than with 0.001, and 0.4 less with 10. After
-            pretraining it matters little: 1 was best by 0.004.
-        batch_size: images per step, each weighted equally. Larger ones make fewer, steadier steps
-            of an epoch; of more workers than this, some have nothing to do.
-        widths: output channels of the 1x1 convolutions; the paper's are 16 32 2 1. The default
-            model's 64 32 2 1 gains 0.01 bit out of fold on MIT1003 and is four times as large.
-        activation: nonlinearity between them; softplus reached 0.024 bit more out of fold on
-            MIT1003 than the paper's relu.
-        seed: of the initial weights and of the order of the images; the result varies by less than
-            0.01 bit with it.
-    """
-
-    epochs: int = 8
-    patience: int = 4
-    learning_rate: float = 2e-3
-    weight_decay: float = 3.0
-    batch_size: int = 8
-    widths: tuple[int, ...] = (16, 32, 2, 1)
-    activation: Activation = "softplus"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "learning_rate", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"training.{name} must be positive, not {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise InputError("training.weight_decay must not be negative")
+from gazecore.training.recipes import TrainingConfig
 
 
 @dataclass(frozen=True)

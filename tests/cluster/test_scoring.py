@@ -19,18 +19,20 @@ from torchvision.models import vgg19
 import cluster.actors
 import cluster.shards
 from cluster.actors import ShardActor
+from cluster.layout import ActorLayout, ClusterConfig, Node
 from cluster.pool import Tally
 from cluster.progress import summary_rows
-from cluster.session import ActorLayout, ClusterConfig, Node, nodes_in_use, plan_layout
+from cluster.session import nodes_in_use, plan_layout
 from cluster.shards import work_off
 from cluster.work import ScoringJob
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model import vgg
-from gazecore.model.backbone import TINY_SPEC, BackboneSpec, TinyBackbone, weights_to_send
+from gazecore.model.backbone import TINY_SPEC, TinyBackbone, weights_to_send
 from gazecore.model.bundle import ModelBundle, parse_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.spec import BackboneSpec
 from gazecore.results.plan import shards, update_plan
 from gazecore.results.read import Results
 from gazecore.results.retry import failed_images, failed_parts

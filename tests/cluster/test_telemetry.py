@@ -14,10 +14,10 @@ import ray
 
 import cluster.actors
 from cluster.actors import ShardActor
+from cluster.layout import ActorLayout
 from cluster.metrics import FIGURES, Figures, exported
 from cluster.pool import Tally
 from cluster.progress import ProgressReport, summary_rows
-from cluster.session import ActorLayout
 from cluster.shards import work_off
 from cluster.work import ScoringJob
 from gazecore.scoring.scorer import ScorerConfig

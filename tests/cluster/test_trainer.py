@@ -13,7 +13,8 @@ import pytest
 import ray
 import torch
 
-from cluster.trainer import RayTraining, WorkersConfig, train_members
+from cluster.layout import WorkersConfig
+from cluster.trainer import RayTraining, train_members
 from cluster.training_worker import _sum_over_ranks
 from gazecore.errors import InputError, RunMismatch
 from gazecore.features.cache import FeatureCache
@@ -24,7 +25,8 @@ from gazecore.model.readout import Readout
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, TrainingSources, channel_statistics
 from gazecore.training.loop import Member, Report, new_readout, train_here
-from gazecore.training.trainer import Epoch, Peers, TrainingConfig, side_by_side
+from gazecore.training.recipes import TrainingConfig
+from gazecore.training.trainer import Epoch, Peers, side_by_side
 from tests.features import make_cache
 from tests.gazecore.test_training import make_corpus, uniform
 from tests.processes import training_workers

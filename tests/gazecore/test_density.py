@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 
-from gazecore.density.codec import DEFAULT_FACTOR, FACTORS, STEP, decode, encode
+from gazecore.density.codec import FACTORS, STEP, decode, encode
 from gazecore.density.resample import normalise, to_size
 from gazecore.density.statistics import peaks, statistics
 from gazecore.errors import InputError
+from gazecore.geometry import DEFAULT_FACTOR
 from gazecore.results.write import density_file
 
 LN2 = float(np.log(2))

@@ -16,17 +16,17 @@ from gazecore.density.resample import to_size
 from gazecore.errors import CorpusError, InputError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluation import evaluate_densities, write_evaluation
-from gazecore.evaluation.evaluator import PREDICTORS, EvaluationConfig
 from gazecore.evaluation.selection import (
     held_out_images,
     seen_in_training,
     select_images,
 )
+from gazecore.evaluation.settings import PREDICTORS, EvaluationConfig
 from gazecore.images.formats import Limits
 from gazecore.metrics.auc import auc
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
-from gazecore.metrics.judgement import METRICS, PER_FIXATION
 from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
+from gazecore.metrics.names import METRICS, PER_FIXATION
 from gazecore.metrics.recording import recordings
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard

@@ -23,7 +23,8 @@ from gazecore.scoring.pipeline import ReadingConfig
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, require
 from gazecore.training.loop import new_readout
-from gazecore.training.trainer import Trainer, TrainingConfig, side_by_side
+from gazecore.training.recipes import TrainingConfig
+from gazecore.training.trainer import Trainer, side_by_side
 from tests.features import make_cache
 from tests.gazecore.test_training import IMAGE_COUNT, make_corpus
 

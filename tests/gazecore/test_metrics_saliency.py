@@ -7,9 +7,10 @@ from scipy.special import logsumexp
 
 from gazecore.metrics import saliency
 from gazecore.metrics.auc import auc, auc_judd, shuffled_auc
-from gazecore.metrics.judgement import METRICS, PER_FIXATION, judge
+from gazecore.metrics.judgement import judge
 from gazecore.metrics.kernels import fixation_map
 from gazecore.metrics.maps import cc, kldiv, sim
+from gazecore.metrics.names import METRICS, PER_FIXATION
 from gazecore.metrics.nss import nss
 
 HEIGHT, WIDTH, SIGMA = 48, 64, 4.0

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import logsumexp
 
 from gazecore.metrics.goldstandard import GoldStandard
-from gazecore.metrics.judgement import METRICS, PER_FIXATION, PER_IMAGE, judge
+from gazecore.metrics.judgement import judge
+from gazecore.metrics.names import METRICS, PER_FIXATION, PER_IMAGE
 from gazecore.metrics.nss import nss
 from gazecore.metrics.recording import Recording
 from gazecore.metrics.viewers import judge_viewers

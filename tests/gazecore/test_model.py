@@ -15,11 +15,12 @@ from benchmarks.photos import sample_photos
 from gazecore.corpus.osie import read_osie
 from gazecore.errors import BundleError
 from gazecore.evaluation.selection import held_out_images
+from gazecore.geometry import network_size
 from gazecore.images.decode import to_network
 from gazecore.model import centerbias
 from gazecore.model.backbone import TINY_SPEC, TinyBackbone
 from gazecore.model.bundle import load_bundle, parse_bundle
-from gazecore.model.deepgaze import DeepGaze, network_size
+from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.vgg import load_weights
 from gazecore.scoring.evaluate import evaluate
 from tests.reference import official_vgg, reference_log_density

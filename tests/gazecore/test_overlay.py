@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gazecore.density.resample import normalise
-from gazecore.model.deepgaze import GRID_STRIDE, network_size
+from gazecore.geometry import GRID_STRIDE, network_size
 from gazecore.view.overlay import draw_overlay
 
 

@@ -22,7 +22,7 @@ from gazecore.model.readout import Readout, ReadoutConfig, mix
 from gazecore.results.verify import problems
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
-from gazecore.training.fit import Recipe, SplitConfig, fit_bundle, require_enough
+from gazecore.training.fit import fit_bundle, require_enough
 from gazecore.training.folds import (
     OUT_OF_FOLD,
     averages,
@@ -33,13 +33,8 @@ from gazecore.training.folds import (
 from gazecore.training.loop import judge_images, mixture, new_readout, run, single
 from gazecore.training.objective import judge, log_likelihood
 from gazecore.training.out_of_fold import write_out_of_fold
-from gazecore.training.trainer import (
-    Epoch,
-    Peers,
-    Trainer,
-    TrainingConfig,
-    side_by_side,
-)
+from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
+from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
 from tests.features import make_cache
 from tests.reference import plain_readout
 

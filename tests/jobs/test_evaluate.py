@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gazecore.corpus.schema import load_corpus
-from gazecore.metrics.judgement import METRICS
+from gazecore.metrics.names import METRICS
 from gazecore.storage import Location
 from jobs import evaluate
 from tests.gazecore.test_evaluation import make_corpus

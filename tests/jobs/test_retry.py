@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gazecore.density.codec import DEFAULT_FACTOR
+from gazecore.geometry import DEFAULT_FACTOR
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import parse_bundle

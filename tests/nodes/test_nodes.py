@@ -20,8 +20,9 @@ import structlog
 from ray._private.internal_api import node_stats
 
 import cluster.pool
+from cluster.layout import ClusterConfig
 from cluster.pool import Tally
-from cluster.session import ClusterConfig, plan_layout
+from cluster.session import plan_layout
 from cluster.shards import work_off
 from gazecore.errors import RunFailed
 from gazecore.images.formats import Limits

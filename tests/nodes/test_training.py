@@ -9,7 +9,8 @@ import pytest
 import ray
 import torch
 
-from cluster.trainer import WorkersConfig, train_members
+from cluster.layout import WorkersConfig
+from cluster.trainer import train_members
 from gazecore.features.opening import FeatureSource
 from gazecore.model.backbone import TinyBackbone
 from gazecore.storage import Location

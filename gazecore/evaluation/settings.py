@@ -1,0 +1,27 @@
+"""What an evaluation computes, and of which predictors."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gazecore.errors import InputError
+from gazecore.metrics.names import METRICS, Metric
+
+Predictor = Literal["model", "centerbias", "gold_standard"]
+PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is computed, and how the maps of fixations are smoothed."""
+
+    metrics: tuple[Metric, ...] = METRICS
+    """Which metrics; by default all."""
+    sigma: float = 35.0
+    """Deviation in pixels of the empirical maps of CC, KLDiv and SIM, usually one degree of visual
+    angle: 35 for MIT1003 and MIT300, 24 for OSIE."""
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise InputError(f"sigma must be positive, not {self.sigma:g}")
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise InputError("metrics must name at least one metric, and each once")
