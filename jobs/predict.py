@@ -19,7 +19,7 @@ class PredictOptions:
     """Predict where people look in a few images, without a cluster.
 
     Leaves an overlay for each image in OUT: the image, contours around 10 to 90 % of the fixations,
-    and the numbered peaks. The numbers are printed.
+    the numbered peaks, and a legend; small images are enlarged. The numbers are printed.
     """
 
     images: Positional[Annotated[tuple[str, ...], arg(metavar="IMAGE...")]]

@@ -56,6 +56,6 @@ def _picture(uri: str, log_density: np.ndarray, points: np.ndarray) -> bytes | N
     except (ImageError, StorageUnavailable):
         return None
     drawn, small = io.BytesIO(), io.BytesIO()
-    draw_overlay(image, log_density, drawn, points, _PICTURE_SIDE)
+    draw_overlay(image, log_density, drawn, points, _PICTURE_SIDE, legend=False)
     Image.open(drawn).convert("RGB").save(small, "JPEG", quality=85)
     return small.getvalue()
