@@ -29,7 +29,7 @@ MOST_PEAKS = 9
 MARKER = 21
 """Diameter in pixels of a peak's marker."""
 
-LEGEND = (480, 58)
+LEGEND = (540, 58)
 """Width at least, and height, of the legend in pixels."""
 
 _NUMBERS = "Numbers: the highest peaks, 1 first; none where two would overlap."

@@ -66,6 +66,7 @@ def test_the_picture_has_the_aspect_of_the_image_and_room_for_marks(
     width, height = max(expected[0], LEGEND[0]), expected[1] + LEGEND[1]
     found = drawn(image, log_density, tmp_path / "explained.png", legend=True)
     assert found.shape[1::-1] == (width, height)
+    assert found[expected[1] :, -3:].min() == 255, "the legend's text is not cut"
 
 
 def ripples(rows: int, columns: int) -> np.ndarray:
