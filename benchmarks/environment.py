@@ -1,13 +1,14 @@
 """What a benchmark ran on, and how it reports."""
 
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from gazecore.cores import cores
 
 PACKAGES = ("gazecore", "torch", "torchvision", "ncnn", "numpy", "ray", "pyarrow", "pillow")
 
@@ -21,7 +22,7 @@ def environment() -> dict[str, Any]:
             break
     return {
         "cpu": cpu,
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},

@@ -29,7 +29,7 @@ def strip(model: DeepGaze, paths: list[Path]) -> Image.Image:
         data = path.read_bytes()
         density = model.predict(to_network(data, model.bundle.display_size).pixels[None])
         buffer = io.BytesIO()
-        draw_overlay(decode(data), density.log_density[0], buffer)
+        draw_overlay(decode(data), density.log_density[0], buffer, legend=False)
         overlay = Image.open(buffer).convert("RGB")
         drawn.append(overlay.resize((round(overlay.width * HEIGHT / overlay.height), HEIGHT)))
     gap = np.full((HEIGHT, 8, 3), 255, dtype=np.uint8)

@@ -9,6 +9,7 @@ from ray._private import ray_constants
 from ray._private.state import state as ray_state  # draining nodes are told nowhere else
 
 from cluster.layout import ActorLayout, ClusterConfig, Node, actors_on_gpus
+from gazecore.cores import cores
 from gazecore.errors import InputError, one_line
 
 
@@ -54,7 +55,7 @@ def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
                 _node_ip_address="127.0.0.1",
                 include_dashboard=False,
                 object_store_memory=512 * 2**20,
-                num_cpus=len(os.sched_getaffinity(0)) + spare_cpus,
+                num_cpus=cores() + spare_cpus,
                 log_to_driver=False,
                 logging_level="ERROR",
             )

@@ -104,7 +104,7 @@ def _train(job: Job) -> None:
     peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
     data = job.sources.open()
     member = job.member
-    with side_by_side() as pool:
+    with side_by_side(int(job.resources["CPU"])) as pool:
         trainer = member.trainer(data, pool, peers)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:

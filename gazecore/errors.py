@@ -7,12 +7,14 @@
     │   ├── CorpusError      recorded fixations that cannot be read
     │   └── RunMismatch      a run directory that belongs to other settings
     ├── RunFailed            the work itself failed; commands exit with 1
+    ├── StorageUnavailable   the storage does not answer; says nothing of an image
     └── ImageError           one image that cannot be scored; becomes a `failed` row
         ├── NotFound         not_found
         ├── AccessDenied     access_denied
         ├── StorageError     storage_error
         ├── TooLarge         too_large
         ├── DecodeError      decode_error
+        ├── NotFinite        not_finite
         └── Crashed          crashed
 
 Messages are one line: what is wrong, where, and what to do. Secrets are blacked out in them.
@@ -86,6 +88,10 @@ class RunFailed(GazecoreError):
     """The work could not be finished; nothing that was written is lost."""
 
 
+class StorageUnavailable(GazecoreError):
+    """The storage did not answer within the retries; nothing is known about the image itself."""
+
+
 class ImageError(GazecoreError):
     """One image that cannot be scored. `code` is the `error` column of its row."""
 
@@ -111,7 +117,7 @@ class StorageError(ImageError):
 
 
 class TooLarge(ImageError):
-    """More bytes or pixels than the configured caps."""
+    """More bytes or pixels than the configured caps, or than there is memory for."""
 
     code = "too_large"
 
@@ -120,6 +126,12 @@ class DecodeError(ImageError):
     """The bytes are not an image that can be read."""
 
     code = "decode_error"
+
+
+class NotFinite(ImageError):
+    """What the model makes of the image is not a number, or too large for one."""
+
+    code = "not_finite"
 
 
 class Crashed(ImageError):

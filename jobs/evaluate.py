@@ -175,7 +175,7 @@ def show(summary: Mapping[str, Any], page: str) -> None:
 def _interval(value: Mapping[str, float] | None) -> str:
     if value is None:
         return "–"
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value['mean']:z.3f} [{value['low']:z.3f}, {value['high']:z.3f}]"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gazecore.errors import ImageError, InputError, one_line, redact
+from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line, redact
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
@@ -19,7 +19,7 @@ class PredictOptions:
     """Predict where people look in a few images, without a cluster.
 
     Leaves an overlay for each image in OUT: the image, contours around 10 to 90 % of the fixations,
-    and the numbered peaks. The numbers are printed.
+    the numbered peaks, and a legend; small images are enlarged. The numbers are printed.
     """
 
     images: Positional[Annotated[tuple[str, ...], arg(metavar="IMAGE...")]]
@@ -44,7 +44,7 @@ def predict(options: PredictOptions) -> int:
     """Predict, draw and print; returns the exit code."""
     from gazecore.density.statistics import statistics
     from gazecore.images.decode import decode, to_network
-    from gazecore.images.fetch import StorageUnavailable, fetch
+    from gazecore.images.fetch import fetch
     from gazecore.model.bundle import load_bundle
     from gazecore.model.deepgaze import DeepGaze
     from gazecore.view.overlay import draw_overlay
@@ -59,15 +59,15 @@ def predict(options: PredictOptions) -> int:
         try:
             data = fetch(uri, None, options.limits)
             image = to_network(data, options.display_size or bundle.display_size, options.limits)
+            found = model.predict(image.pixels[None])
+            log_density = found.log_density[0]
+            numbers = statistics(
+                log_density, found.members[0], found.centerbias, image.height, image.width
+            )
         except (ImageError, StorageUnavailable) as error:
             err.print(f"{redact(uri)}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
-        found = model.predict(image.pixels[None])
-        log_density = found.log_density[0]
-        numbers = statistics(
-            log_density, found.members[0], found.centerbias, image.height, image.width
-        )
         path = options.out / f"{_free_name(uri, used)}.png"
         draw_overlay(decode(data, options.limits), log_density, path)
         out.print(redact(uri), soft_wrap=True)

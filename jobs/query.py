@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.table import Table
 from tyro.conf import Positional, arg
 
+from gazecore.cores import cores
 from gazecore.errors import InputError
 from jobs.command import out, run_command
 
@@ -57,7 +58,7 @@ def ask(options: QueryOptions) -> int:
     if kind == "table":
         show(answer)
     elif kind == "json":
-        with duckdb.connect() as db:
+        with duckdb.connect(config={"threads": cores()}) as db:
             db.register("answer", answer)
             for (line,) in db.execute("SELECT to_json(answer) FROM answer").fetchall():
                 print(line)

@@ -1,6 +1,8 @@
 """The project's own files: what the README promises is there and fits."""
 
+import importlib
 import json
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -12,7 +14,10 @@ import jsonschema
 import pytest
 import yaml
 
+import cluster
+import gazecore
 import gazecore.errors
+import jobs
 from gazecore.density.statistics import statistics
 from gazecore.results.schema import DENSITIES, PLAN, SCORES
 from jobs.__main__ import COMMANDS
@@ -35,19 +40,35 @@ def test_the_cluster_file_fits_rays_own_schema() -> None:
 
 
 def test_the_error_tree_in_the_docstring_is_complete() -> None:
-    text = gazecore.errors.__doc__ or ""
-    classes = [
-        value
-        for value in vars(gazecore.errors).values()
-        if isinstance(value, type) and issubclass(value, Exception)
+    for package in (gazecore, cluster, jobs):  # an error is seen wherever it is defined
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    ours = [
+        cls
+        for cls in subclasses(BaseException)
+        if cls.__module__.split(".")[0] in ("gazecore", "cluster", "jobs")
     ]
-    assert len(classes) > 8
-    for cls in classes:
-        assert re.search(rf"\b{cls.__name__}\b", text), cls
-        if issubclass(cls, gazecore.errors.ImageError) and cls is not gazecore.errors.ImageError:
-            assert re.search(rf"\b{cls.__name__} +{cls.code}\b", text), cls
-    codes = [c.code for c in classes if issubclass(c, gazecore.errors.ImageError)]
-    assert len(set(codes)) == len(codes)
+    assert {cls.__module__ for cls in ours} == {"gazecore.errors"}
+    parents, line = {}, re.compile(r"^    ([ │├└─]*)(\w+)(?: +(\w+)|$)", re.MULTILINE)
+    branch: list[str] = []
+    for drawn, name, word in line.findall(gazecore.errors.__doc__ or ""):
+        branch[len(drawn) // 4 :] = [name]
+        parents[name] = branch[-2] if len(branch) > 1 else "Exception"
+        cls = getattr(gazecore.errors, name)
+        if parents[name] == "ImageError":
+            assert cls.code == word, cls
+    assert parents == {cls.__name__: cls.__bases__[0].__name__ for cls in ours}
+    codes = [cls.code for cls in ours if issubclass(cls, gazecore.errors.ImageError)]
+    assert len(set(codes)) == len(codes) > 7
+    document = (ROOT / "docs" / "results-format.md").read_text()
+    [listed] = [line for line in document.splitlines() if line.startswith("| `error` |")]
+    assert set(re.findall(r"`(\w+)`", listed)) - {"error"} == set(codes) - {"image_error"}
+
+
+def subclasses(cls: type) -> set[type]:
+    """Those that are defined by now, and theirs."""
+    found = set(type.__subclasses__(cls))
+    return found.union(*map(subclasses, found))
 
 
 def test_every_statistic_has_its_column_and_every_column_its_line_in_the_docs() -> None:
@@ -71,8 +92,6 @@ def commands_in(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", ["README.md", *sorted(p.name for p in ROOT.glob("docs/*.md"))])
 def test_commands_in_the_documents_parse(name: str) -> None:
-    import importlib
-
     import tyro
 
     path = ROOT / name if name == "README.md" else ROOT / "docs" / name

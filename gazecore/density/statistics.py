@@ -4,8 +4,12 @@ Positions use the coordinates of fixations: the pixel in column j and row i cove
 [j, j + 1) x [i, i + 1), so the middle of a 640 px wide image is x = 320.
 """
 
+import math
+
 import numpy as np
 from scipy import ndimage
+
+from gazecore.errors import NotFinite
 
 PEAK_SHARE = 0.05
 """A local maximum counts as a peak from this share of the highest one's density."""
@@ -29,7 +33,25 @@ def statistics(
     Returns:
         The statistics columns of `results.schema.SCORES`. disagreement_bits is None for a model
         of one member.
+
+    Raises:
+        NotFinite: the density, a member, the centre bias or a statistic is not finite.
     """
+    for what, values in (
+        ("density", log_density), ("density of a member", members), ("centre bias", centerbias)
+    ):  # fmt: skip
+        if not np.isfinite(values).all():
+            raise NotFinite(f"the {what} that the model gives it is not finite")
+    with np.errstate(all="ignore"):  # of finite values that are too large
+        found = _statistics(log_density, members, centerbias, height, width)
+    if lost := [name for name, value in found.items() if value and not math.isfinite(value)]:
+        raise NotFinite(f"{', '.join(lost)} of its density cannot be computed: not finite")
+    return found
+
+
+def _statistics(
+    log_density: np.ndarray, members: np.ndarray, centerbias: np.ndarray, height: int, width: int
+) -> dict[str, float | int | None]:
     rows, columns = log_density.shape
     log_p = log_density.astype(np.float64)
     p = np.exp(log_p)

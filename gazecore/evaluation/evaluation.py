@@ -7,7 +7,6 @@ DIR/summary.json                         averages (`gazecore.evaluation.summary`
 
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import gazecore
+from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluator import Evaluator
@@ -56,8 +56,7 @@ def evaluate_densities(
         on_image: is called after each image.
     """
     evaluator = Evaluator(corpus, densities.images, config)
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-    found = evaluator.judge_all(iter(densities), threads, on_image)
+    found = evaluator.judge_all(iter(densities), cores(_MOST_THREADS), on_image)
     judgements = {i: found[i] for i in corpus.image_ids if i in found}
     images = image_table(corpus, judgements, config.metrics)
     fixations = fixation_table(corpus, judgements, config.metrics)

@@ -7,10 +7,10 @@ import pyarrow as pa
 from PIL import Image
 
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import ImageError
+from gazecore.errors import ImageError, StorageUnavailable
 from gazecore.evaluation.densities import Densities
 from gazecore.images.decode import decode
-from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.view.overlay import draw_overlay
 from gazecore.view.report import METRIC_TITLES, Example
@@ -56,6 +56,6 @@ def _picture(uri: str, log_density: np.ndarray, points: np.ndarray) -> bytes | N
     except (ImageError, StorageUnavailable):
         return None
     drawn, small = io.BytesIO(), io.BytesIO()
-    draw_overlay(image, log_density, drawn, points, _PICTURE_SIDE)
+    draw_overlay(image, log_density, drawn, points, _PICTURE_SIDE, legend=False)
     Image.open(drawn).convert("RGB").save(small, "JPEG", quality=85)
     return small.getvalue()

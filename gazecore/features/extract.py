@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from gazecore.corpus.splits import thumbnail
-from gazecore.errors import TooLarge
+from gazecore.errors import NotFinite
 from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
 from gazecore.images.decode import NetworkInput
 from gazecore.model.backbone import Backbone
-from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row, failed_row
+from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
 
 
 class FeatureExtractor:
@@ -37,23 +37,23 @@ class FeatureExtractor:
         return self.backbone.batch_size(height, width)
 
     @torch.inference_mode()
-    def compute(self, pixels: np.ndarray) -> np.ndarray:
+    def compute(self, pixels: np.ndarray, at_once: int) -> np.ndarray:
         """See `Stage.compute`: float16 features (n, channels, h, w)."""
         if self._mirrored:
             pixels = pixels[:, :, ::-1]
         # Always the same shape, so that an image meets the same kernels in any company.
-        missing = self.batch_size(*pixels.shape[1:3]) - len(pixels)
+        missing = at_once - len(pixels)
         padded = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
         features: np.ndarray = self.backbone.features(padded)[: len(pixels)].half().cpu().numpy()
         return features
 
     def finish(
         self, row: Row, image: NetworkInput, computed: np.ndarray, position: int
-    ) -> tuple[Row, Row | None]:
-        """See `Stage.finish`; features that are not finite in float16 end in a failed row."""
+    ) -> tuple[Row, Row]:
+        """See `Stage.finish`; features that are not finite in float16 are refused."""
         features = computed[position]
         if not np.isfinite(features).all():
-            return failed_row(row, TooLarge("its features do not fit float16")), None
+            raise NotFinite("its features are not finite, or too large for float16")
         size = {"height": image.height, "width": image.width}
         outcome = {
             "image_id": row["image_id"],

@@ -1,6 +1,5 @@
 """Features that are computed each time they are asked for, where there is no room for a cache."""
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.corpus.splits import thumbnail
 from gazecore.errors import ImageError
@@ -110,7 +110,7 @@ class LiveFeatures:
                 return str(error)
             return (image.height, image.width), thumbnail(Image.fromarray(image.pixels))
 
-        with ThreadPoolExecutor(os.cpu_count()) as readers:
+        with ThreadPoolExecutor(cores()) as readers:
             for image_id, found in zip(self._uris, readers.map(look, self._uris), strict=True):
                 if isinstance(found, str):
                     self.failed[image_id] = found

@@ -10,11 +10,11 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from gazecore.errors import (
     AccessDenied,
-    GazecoreError,
     ImageError,
     InputError,
     NotFound,
     StorageError,
+    StorageUnavailable,
     TooLarge,
     one_line,
 )
@@ -41,10 +41,6 @@ _PASSING_STATUS = {408, 425, 429}
 _ONE_TRY = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 
 
-class StorageUnavailable(GazecoreError):
-    """The storage did not answer within the retries; nothing is known about the image itself."""
-
-
 def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = None) -> bytes:
     """Read one object.
 
@@ -65,7 +61,9 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
         raise _too_large(limits)
 
     def may_pass(error: Exception) -> bool:
-        return not isinstance(error, ImageError) and not (given_up and given_up.is_set())
+        return not isinstance(error, ImageError | MemoryError) and not (
+            given_up and given_up.is_set()
+        )
 
     try:
         for attempt in stamina.retry_context(
@@ -75,6 +73,8 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
                 data = _read(uri, size, limits)
     except ImageError:
         raise
+    except MemoryError as error:
+        raise TooLarge("reading it needs more memory than there is") from error
     except Exception as error:
         raise StorageUnavailable(f"{uri}: {type(error).__name__}: {one_line(error)}") from error
     if len(data) > limits.max_bytes:

@@ -91,6 +91,8 @@ def smooth(map_: np.ndarray, sigma: float) -> np.ndarray:
     """
     weights = _weights(sigma)
     radius = len(weights) // 2
+    if not radius:  # nothing to smooth; the transform's rounding would be all that varies
+        return np.array(map_, dtype=np.float64)
     padded = [scipy.fft.next_fast_len(side + radius, real=True) for side in map_.shape]
     transformed = scipy.fft.rfft2(np.asarray(map_, dtype=np.float64), s=padded)
     for axis, side in enumerate(padded):

@@ -7,6 +7,8 @@ empirical map is `gazecore.metrics.kernels.fixation_map`.
 
 import numpy as np
 
+from gazecore.metrics.nss import centred
+
 MIT_REGULARISATION = 2.2204e-16
 """The benchmark's constant in `kldiv` (MATLAB's eps)."""
 
@@ -20,10 +22,7 @@ def cc(saliency: np.ndarray, empirical: np.ndarray) -> float:
     Returns:
         In [-1, 1]; 0 if only the saliency map is constant, NaN if the empirical map is.
     """
-    first, second = (np.asarray(m, dtype=np.float64).ravel() for m in (saliency, empirical))
-    first, second = first - first.mean(), second - second.mean()
-    for map_ in (first, second):  # what rounding left of a large mean would pass for a correlation
-        map_ -= map_.mean()
+    first, second = (centred(np.asarray(map_)).ravel() for map_ in (saliency, empirical))
     own, other = first @ first, second @ second
     if not other:
         return float("nan")

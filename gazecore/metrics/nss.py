@@ -11,11 +11,25 @@ def nss(saliency: np.ndarray, points: np.ndarray) -> np.ndarray:
         points: (n, 2), x and y in pixels; the fixated pixel is (floor(x), floor(y)).
 
     Returns:
-        float64 (n,), 0 at chance; its mean is the image's NSS. A map whose deviation is exactly
-        zero is not divided by it (pysaliency's convention).
+        float64 (n,), 0 at chance; its mean is the image's NSS. Of a constant map 0, whatever its
+        size and value: pysaliency says so too where rounding leaves it no deviation, else 1 or -1.
     """
     x, y = np.floor(points).astype(int).T
-    mean = saliency.mean(dtype=np.float64)
-    values = saliency[y, x] - mean
-    deviation = saliency.std(dtype=np.float64)
+    deviations = centred(saliency)
+    deviation = np.sqrt(np.mean(deviations**2))
+    values = deviations[y, x]
     return np.asarray(values / deviation if deviation else values)
+
+
+def centred(map_: np.ndarray) -> np.ndarray:
+    """A map minus its mean; exactly 0 where it is constant, whose mean need not round to itself.
+
+    Args:
+        map_: any shape, not empty, finite.
+
+    Returns:
+        float64 of that shape.
+    """
+    # A difference of two nearly equal numbers is exact, so this keeps what little they differ by.
+    shifted = np.subtract(map_, map_.flat[0], dtype=np.float64)
+    return np.asarray(shifted - shifted.mean())

@@ -4,12 +4,12 @@ One network, two executors: ncnn on CPUs, torch on GPUs (and on CPUs as the refe
 """
 
 import hashlib
-import os
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from gazecore.cores import cores
 from gazecore.errors import BundleError, InputError
 from gazecore.geometry import STRIDE
 from gazecore.model import vgg
@@ -91,7 +91,7 @@ def load_backbone(
         compiled: compile for the GPU; pays off after some hundred images.
         source: where the weights come from instead of the backbone's own package, or the weights
             themselves, as `weights_to_send` read them.
-        threads: CPU threads; None: all cores.
+        threads: CPU threads, of which no more are used than there are `cores`; None: all.
 
     Raises:
         BundleError: the weights are not those the spec names.
@@ -112,7 +112,7 @@ def load_backbone(
     if executor == "ncnn" or (executor == "auto" and torch.device(device).type == "cpu"):
         from gazecore.model.ncnn_vgg import NcnnVGG
 
-        return NcnnVGG(spec, weights, threads or os.cpu_count() or 1)
+        return NcnnVGG(spec, weights, cores(threads))
     from gazecore.model.torch_vgg import TorchVGG
 
     return TorchVGG(spec, weights, device, compiled)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from gazecore.cores import cores
 from gazecore.geometry import GRID_STRIDE
 from gazecore.model.backbone import Backbone, SentWeights, load_backbone
 from gazecore.model.bundle import ModelBundle
@@ -65,8 +66,8 @@ class DeepGaze:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         # The readout's convolutions stay in float32 proper: log densities need their digits.
         torch.backends.cudnn.allow_tf32 = False
-        if threads and device == "cpu":
-            torch.set_num_threads(threads)
+        if device == "cpu":
+            torch.set_num_threads(cores(threads))
         backbone = load_backbone(
             bundle.backbone,
             device=device,
@@ -78,17 +79,18 @@ class DeepGaze:
         return cls(bundle, backbone, device)
 
     @torch.inference_mode()
-    def predict(self, images: np.ndarray) -> Prediction:
+    def predict(self, images: np.ndarray, at_once: int | None = None) -> Prediction:
         """Log densities of images of one size.
 
         A density does not depend on the other images of the call.
 
         Args:
             images: uint8 RGB (n, h, w, 3) of a size that `network_size` gave.
+            at_once: so many images on the device, whatever n is; None: the backbone's batch size.
         """
         _, height, width, _ = images.shape
         centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
-        size = self.backbone.batch_size(height, width)
+        size = at_once or self.backbone.batch_size(height, width)
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]

@@ -63,7 +63,12 @@ class NcnnVGG:
         extractor.set_blob_allocator(self._pools[0])
         extractor.set_workspace_allocator(self._pools[1])
         extractor.input("data", self._ncnn.Mat(planes).clone())
-        taps = [np.asarray(extractor.extract(f"tap_{tap}")[1]) for tap in self.spec.taps]
+        taps = []
+        for tap in self.spec.taps:
+            failed, blob = extractor.extract(f"tap_{tap}")
+            if failed:  # the graph is right, so it is memory that was not there
+                raise MemoryError(f"ncnn cannot compute {tap} of {image.shape}")
+            taps.append(np.asarray(blob))
         return torch.from_numpy(np.concatenate(taps))
 
 

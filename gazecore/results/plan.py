@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.directory import ShardedDirectory
@@ -24,8 +25,10 @@ from gazecore.results.schema import PLAN
 from gazecore.storage import Location
 
 SHARDS_PER_PART = 256
-DATABASE: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "256MB", "threads": 2}
-"""Sorting out duplicates spills to disk beyond this; each thread needs memory of its own."""
+DATABASE: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "256MB"}
+"""Sorting out duplicates spills to disk beyond this."""
+
+_THREADS = 2  # each needs memory of its own
 
 _FIRST = b"gazecore.first_shard"
 
@@ -77,7 +80,9 @@ def update_plan(
     before = images
     with tempfile.TemporaryDirectory(prefix="gazecore-plan-") as folder, _room_in(folder):
         _spool(listing, f"{folder}/listed.parquet", limit)
-        with duckdb.connect(config=DATABASE | {"temp_directory": folder}) as db:
+        with duckdb.connect(
+            config=DATABASE | {"threads": cores(_THREADS), "temp_directory": folder}
+        ) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
             db.execute("CREATE TABLE known (image_id VARCHAR, uri VARCHAR)")
             for part in known:

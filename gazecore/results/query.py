@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from gazecore.cores import cores
 from gazecore.errors import InputError, one_line
 from gazecore.results.run import Run
 
@@ -28,7 +29,7 @@ def query(run: Run, sql: str) -> pa.Table:
     Raises:
         InputError: the SQL is wrong or would write, a file is damaged, or nothing has been scored.
     """
-    with duckdb.connect(config={"autoinstall_known_extensions": False}) as db:
+    with duckdb.connect(config={"autoinstall_known_extensions": False, "threads": cores()}) as db:
         # What glob patterns mean in the directory's own name is escaped.
         root = re.sub(r"([\[*?])", r"[\1]", run.location.uri).replace("'", "''")
         if not run.location.is_local:

@@ -5,7 +5,6 @@ made of its output follows in threads, so that the network does not wait.
 """
 
 import contextvars
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,14 +14,21 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from gazecore.errors import Crashed, ImageError, StorageError, TooLarge, one_line
+from gazecore.cores import cores
+from gazecore.errors import (
+    Crashed,
+    ImageError,
+    StorageError,
+    StorageUnavailable,
+    TooLarge,
+    one_line,
+)
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, to_network
-from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
-from gazecore.memory import share_arenas
+from gazecore.memory import ran_out, share_arenas
 from gazecore.scoring.stages import StageClock
 
 Row = dict[str, Any]
@@ -65,20 +71,29 @@ class Stage(Protocol[Computed]):
         """How many images of a size `compute` takes at once."""
         ...
 
-    def compute(self, pixels: np.ndarray) -> Computed:
-        """Run the network on uint8 RGB (n, h, w, 3); one call at a time."""
+    def compute(self, pixels: np.ndarray, at_once: int) -> Computed:
+        """Run the network; one call at a time.
+
+        Args:
+            pixels: uint8 RGB (n, h, w, 3).
+            at_once: n is padded to it, so that what is computed of an image depends on how many
+                the device takes at once, never on how many others there were.
+        """
         ...
 
     def finish(
         self, row: Row, image: NetworkInput, computed: Computed, position: int
     ) -> tuple[Row, Row | None]:
-        """An image's outcome, and its result if it ended well; several at a time.
+        """An image's outcome, and its result if it has one; several at a time.
 
         Args:
             row: the image's row of the plan.
             image: as the network saw it.
             computed: of the batch that it was in.
             position: its place in the batch.
+
+        Raises:
+            ImageError: nothing can be made of it: it becomes a failed row.
         """
         ...
 
@@ -94,15 +109,15 @@ class Pipeline(Generic[Computed]):
     def __init__(self, stage: Stage[Computed], config: ReadingConfig) -> None:
         self._stage = stage
         self._config = config
-        cores = os.cpu_count() or 1
-        decoders = config.decoders or max(1, cores // 2)
+        finishers = cores()
+        decoders = config.decoders or max(1, finishers // 2)
         self.clock = StageClock()
-        self.clock.set_lanes(fetch=config.fetchers, decode=decoders, finish=cores)
+        self.clock.set_lanes(fetch=config.fetchers, decode=decoders, finish=finishers)
         share_arenas()
         self._decoding = threading.Semaphore(decoders)
         self._computing = threading.Lock()
         self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
-        self._finishers = ThreadPoolExecutor(cores, "gazecore-finish")
+        self._finishers = ThreadPoolExecutor(finishers, "gazecore-finish")
 
     def process(
         self,
@@ -131,6 +146,12 @@ class Pipeline(Generic[Computed]):
         may_fail = last_try and self._config.fail_unanswered
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
         unanswered = answered = 0
+        telling = threading.Lock()
+
+        def tell(ok: bool) -> None:
+            with telling:
+                on_image(ok)
+
         for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
             if isinstance(inputs, StorageUnavailable):
                 unanswered += 1
@@ -141,23 +162,13 @@ class Pipeline(Generic[Computed]):
                 answered += len(indices)
             if isinstance(inputs, ImageError):
                 futures[indices[0]].set_result((failed_row(rows[indices[0]], inputs), None))
-                on_image(False)
+                tell(False)
                 continue
-            pixels = np.stack([image.pixels for image in inputs])
-            try:
-                with self._computing, self.clock.stage("compute"):
-                    computed = self._stage.compute(pixels)
-            except (MemoryError, torch.OutOfMemoryError):
-                error = TooLarge("its network input does not fit in the device's memory")
-                for index in indices:
-                    futures[index].set_result((failed_row(rows[index], error), None))
-                    on_image(False)
-                continue
-            for position, (index, image) in enumerate(zip(indices, inputs, strict=True)):
+            found = self._compute(inputs, self._stage.batch_size(*inputs[0].pixels.shape[:2]))
+            for index, image, (computed, position) in zip(indices, inputs, found, strict=True):
                 futures[index] = self._finishers.submit(
-                    self._finish, rows[index], image, computed, position
+                    self._finish, rows[index], image, computed, position, tell
                 )
-                on_image(True)
         results = [future.result() for future in futures]
         return [outcome for outcome, _ in results], [r for _, r in results if r is not None]
 
@@ -210,11 +221,51 @@ class Pipeline(Generic[Computed]):
         with self._decoding, self.clock.stage("decode"):
             return to_network(data, self._config.display_size, self._config.limits)
 
+    def _compute(
+        self, images: list[NetworkInput], at_once: int
+    ) -> Iterator[tuple[Computed | TooLarge, int]]:
+        """What is computed of each image, and its position there.
+
+        Where memory runs out, half as many are computed at once, and so on down to single ones:
+        only of an image that does not fit alone nothing is computed.
+        """
+        for start in range(0, len(images), at_once):
+            part, computed = images[start : start + at_once], None
+            try:
+                with self._computing, self.clock.stage("compute"):
+                    computed = self._stage.compute(np.stack([i.pixels for i in part]), at_once)
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+            # Not in the handler: what the network held is free once the error is gone.
+            if computed is not None:
+                yield from ((computed, position) for position in range(len(part)))
+            elif at_once > 1:
+                yield from self._compute(part, at_once // 2)
+            else:
+                yield TooLarge("its network input does not fit in the device's memory"), 0
+
     def _finish(
-        self, row: Row, image: NetworkInput, computed: Computed, position: int
+        self,
+        row: Row,
+        image: NetworkInput,
+        computed: Computed | TooLarge,
+        position: int,
+        tell: Callable[[bool], None],
     ) -> tuple[Row, Row | None]:
-        with self.clock.stage("finish"):
-            return self._stage.finish(row, image, computed, position)
+        try:
+            if isinstance(computed, TooLarge):
+                raise computed
+            with self.clock.stage("finish"):
+                finished = self._stage.finish(row, image, computed, position)
+        except Exception as error:
+            if ran_out(error):
+                error = TooLarge("its statistics need more memory than there is")
+            if not isinstance(error, ImageError):
+                raise
+            finished = failed_row(row, error), None
+        tell(finished[0]["status"] == "ok")
+        return finished
 
     def _batches(
         self, inputs: Iterable[tuple[int, NetworkInput | NoInput]]

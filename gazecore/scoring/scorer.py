@@ -44,9 +44,9 @@ class Scorer:
         """See `Stage.batch_size`."""
         return self.model.backbone.batch_size(height, width)
 
-    def compute(self, pixels: np.ndarray) -> Prediction:
+    def compute(self, pixels: np.ndarray, at_once: int) -> Prediction:
         """See `Stage.compute`."""
-        return self.model.predict(pixels)
+        return self.model.predict(pixels, at_once)
 
     def finish(
         self, row: Row, image: NetworkInput, computed: Prediction, position: int
@@ -81,18 +81,20 @@ def summarise(
         size: height and width of the original image.
         log_density, members, centerbias: as `density.statistics` takes them.
         factor: grid cells per stored cell.
+
+    Raises:
+        NotFinite: the density, or one of its statistics, is not finite.
     """
-    values, offset = encode(log_density, factor)
-    if not np.isfinite(offset):
-        raise FloatingPointError(f"the density of {row['image_id']} is not finite")
     height, width = size
+    numbers = statistics(log_density, members, centerbias, height, width)
+    values, offset = encode(log_density, factor)
     score = {
         "image_id": row["image_id"],
         "uri": row["uri"],
         "status": "ok",
         "height": height,
         "width": width,
-        **statistics(log_density, members, centerbias, height, width),
+        **numbers,
     }
     density = {
         "image_id": row["image_id"],

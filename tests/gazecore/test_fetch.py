@@ -22,8 +22,15 @@ from s3fs.errors import translate_boto_error
 from yarl import URL
 
 import gazecore.images.fetch
-from gazecore.errors import AccessDenied, ImageError, NotFound, StorageError, TooLarge
-from gazecore.images.fetch import StorageUnavailable, fetch
+from gazecore.errors import (
+    AccessDenied,
+    ImageError,
+    NotFound,
+    StorageError,
+    StorageUnavailable,
+    TooLarge,
+)
+from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 
 

@@ -5,11 +5,14 @@ import pytest
 
 from gazecore.metrics import bootstrap
 from gazecore.metrics.auc import auc, auc_judd, shuffled_auc
-from gazecore.metrics.kernels import fixation_map, kernel_rows
+from gazecore.metrics.baseline import LeaveOneOutCenterbias
+from gazecore.metrics.judgement import judge
+from gazecore.metrics.kernels import fixation_map, kernel_rows, smooth
 from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
-from gazecore.metrics.maps import cc, kldiv, sim, to_density
+from gazecore.metrics.maps import MIT_REGULARISATION, cc, kldiv, sim, to_density
 from gazecore.metrics.nonfixations import Nonfixations
 from gazecore.metrics.nss import nss
+from gazecore.metrics.recording import Recording
 
 MAP = np.array([[1.0, 2.0], [3.0, 4.0]])
 TOP = np.array([[1.9, 1.9]])  # x, y: the pixel of the 4
@@ -61,6 +64,65 @@ def test_nss_and_likelihood() -> None:
     assert log_likelihood_bits(np.log(density), TOP) == pytest.approx([np.log2(0.4 * 4)])
     baseline = np.log(density[::-1, ::-1])
     assert information_gain(np.log(density), baseline, TOP) == pytest.approx([2])
+
+
+SIZES = [
+    (1, 1), (1, 7), (2, 3), (54, 64), (48, 64), (102, 1024), (480, 640), (600, 800), (768, 1024),
+    (333, 777), (1000, 1000), (1024, 1280),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_uniform_density_is_at_chance_at_every_size(size: tuple[int, int]) -> None:
+    rng, (height, width) = np.random.default_rng(sum(size)), size
+    points = rng.random((sum(size) % 40 + 1, 2)) * (width, height)
+    elsewhere = rng.random((50, 2)) * (width, height)
+    for kind in (np.float32, np.float64):
+        log_density = np.full(size, -np.log(height * width), dtype=kind)
+        found = judge(log_density, points, log_density, elsewhere, 35.0)
+        assert not found.fixations["nss"].any()
+        assert not found.fixations["information_gain"].any()
+        assert found.image["log_likelihood"] == pytest.approx(0, abs=2e-6)
+        assert set(found.fixations["auc"]) == set(found.fixations["sauc"]) == {0.5}
+        if len(np.unique(np.floor(points), axis=0)) < log_density.size:
+            assert found.image["auc_judd"] == 0.5
+    # The centre bias of a corpus of one image is made from no fixation at all.
+    alone = LeaveOneOutCenterbias([Recording("a", height, width, points, np.zeros(len(points)))])
+    found = judge(alone.log_density("a", height, width), points, log_density, elsewhere, 35.0)
+    assert not found.fixations["nss"].any()
+    assert set(found.fixations["auc"]) == {0.5}
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7e-5, 1e-300, 255.0, 1e300, "share"])
+def test_constant_maps_say_nothing_whatever_the_constant(
+    size: tuple[int, int], value: float | str
+) -> None:
+    count = size[0] * size[1]
+    constant = np.full(size, 1 / count if value == "share" else value)
+    points = np.random.default_rng(1).random((9, 2)) * size[::-1]
+    empirical = fixation_map(points[:3], *size, 2.0)
+    q = empirical / empirical.sum()
+    assert not nss(constant, points).any()
+    assert set(auc(constant, points)) == set(shuffled_auc(constant, points, points)) == {0.5}
+    assert cc(constant, empirical) == 0
+    assert np.isnan(cc(empirical, constant))
+    assert sim(constant, empirical) == pytest.approx(np.minimum(q, 1 / count).sum())
+    known = q[q > 0]
+    expected = np.log(count) + known @ np.log(known)
+    assert kldiv(constant, empirical, 0, MIT_REGULARISATION) == pytest.approx(expected, abs=1e-6)
+    assert np.ptp(smooth(abs(constant), 0.1)) == 0  # a kernel of one pixel
+
+
+def test_a_map_that_hardly_varies_is_judged_by_how_it_varies() -> None:
+    rng = np.random.default_rng(2)
+    steps = rng.integers(0, 9, (60, 80))
+    points = rng.random((30, 2)) * (80, 60)
+    for base in (1.0, 1e-6, 300.0):
+        hardly = base + steps * np.spacing(base)  # the smallest differences that there are
+        np.testing.assert_allclose(nss(hardly, points), nss(steps, points), rtol=1e-12, atol=1e-12)
+        assert cc(hardly, steps) == pytest.approx(1, abs=1e-12)
+        assert (auc(hardly, points) == auc(steps, points)).all()
 
 
 def test_map_metrics() -> None:

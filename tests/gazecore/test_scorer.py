@@ -4,14 +4,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from gazecore.images.fetch import StorageUnavailable
+from gazecore.errors import StorageUnavailable
+from gazecore.features.cache import FEATURES, OUTCOMES
+from gazecore.features.extract import FeatureExtractor
+from gazecore.images.decode import to_network
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.backbone import TinyBackbone
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.scoring.pipeline import ReadingConfig
 from gazecore.scoring.scorer import Scorer, ScorerConfig
+from tests.conftest import make_photo
 
 
 @pytest.fixture
@@ -122,3 +128,150 @@ def test_caps_and_settings_reach_the_images(tiny: DeepGaze, images: pa.Table) ->
     assert errors["b/photo-0.jpg"] is None
     widths = {row["image_id"]: row["grid_width"] for row in densities}
     assert widths["b/photo-0.jpg"] == 128
+
+
+class Odd(TinyBackbone):
+    """A network that takes eight at once, and cannot bear one of the images."""
+
+    def __init__(self, odd: str, trouble: object) -> None:
+        super().__init__(images_at_once=8)
+        self.odd = to_network(Path(odd).read_bytes(), "1024").pixels
+        self.trouble = trouble
+        self.calls: list[int] = []
+
+    def features(self, images: np.ndarray) -> torch.Tensor:
+        self.calls.append(len(images))
+        found = super().features(images)
+        mine = [np.array_equal(image, self.odd) for image in images]
+        if any(mine) and isinstance(self.trouble, Exception):
+            raise self.trouble
+        if any(mine) and callable(self.trouble):
+            self.trouble()
+        elif any(mine):
+            found[torch.tensor(mine)] = self.trouble
+        return found
+
+
+@pytest.fixture
+def alike(tmp_path: Path) -> pa.Table:
+    """A shard of ten photographs of one size."""
+    for seed in range(10):
+        make_photo(seed).save(tmp_path / f"{seed}.png")
+    return pa.Table.from_batches(list_images(str(tmp_path)))
+
+
+def scored(model: DeepGaze, backbone: TinyBackbone, images: pa.Table) -> tuple:
+    scorer = Scorer(DeepGaze(model.bundle, backbone), ScorerConfig())
+    scores, densities = scorer.score(images)
+    scorer.close()
+    return (
+        pa.Table.from_pylist(scores, schema=SCORES),
+        pa.Table.from_pylist(densities, schema=DENSITIES),
+    )
+
+
+def extracted(model: DeepGaze, backbone: TinyBackbone, images: pa.Table) -> tuple:
+    outcomes, features = FeatureExtractor(backbone, ReadingConfig()).extract(images)
+    return (
+        pa.Table.from_pylist(outcomes, schema=OUTCOMES),
+        pa.Table.from_pylist(features, schema=FEATURES),
+    )
+
+
+@pytest.mark.parametrize("work", [scored, extracted])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_an_image_whose_result_is_not_finite_is_a_failed_row_and_the_others_are_as_ever(
+    tiny: DeepGaze, alike: pa.Table, work, value: float
+) -> None:
+    backbone = Odd(alike["uri"][3].as_py(), value)
+    outcomes, results = work(tiny, backbone, alike)
+    expected, wanted = work(tiny, TinyBackbone(images_at_once=8), alike)
+    assert outcomes["error"].to_pylist() == [None] * 3 + ["not_finite"] + [None] * 6
+    assert "finite" in outcomes["error_message"][3].as_py()
+    others = [0, 1, 2, *range(4, 10)]
+    assert outcomes.take(others).equals(expected.take(others))
+    assert results.equals(wanted.take(others))
+
+
+@pytest.mark.parametrize("work", [scored, extracted])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        lambda: torch.empty(2**57),  # what torch says of a CPU's memory
+        lambda: np.empty(2**57),
+    ],
+)
+def test_of_a_batch_that_does_not_fit_only_what_does_not_fit_alone_is_too_large(
+    tiny: DeepGaze, alike: pa.Table, work, trouble: object
+) -> None:
+    backbone = Odd(alike["uri"][3].as_py(), trouble)
+    outcomes, results = work(tiny, backbone, alike)
+    assert outcomes["error"].to_pylist() == [None] * 3 + ["too_large"] + [None] * 6
+    assert results["image_id"].to_pylist() == [f"{i}.png" for i in (0, 1, 2, *range(4, 10))]
+    # By halves, down to the one: the rest of the batch is not computed one by one.
+    assert backbone.calls == [8, 4, 2, 2, 1, 1, 4, 8]
+
+
+def test_an_image_meets_the_same_kernels_in_any_company_where_memory_is_short(
+    tiny: DeepGaze, alike: pa.Table
+) -> None:
+    """A device that has room for two: of what number a batch was does not show."""
+
+    class Small(TinyBackbone):
+        shapes: list[int] = []  # noqa: RUF012
+
+        def features(self, images: np.ndarray) -> torch.Tensor:
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.shapes.append(len(images))
+            return super().features(images)
+
+    whole = scored(tiny, Small(images_at_once=8), alike)
+    for count in (1, 3, 10):
+        scores, densities = scored(tiny, Small(images_at_once=8), alike.slice(0, count))
+        assert scores.equals(whole[0].slice(0, count))
+        assert densities.equals(whole[1].slice(0, count))
+    assert set(Small.shapes) == {2}
+
+
+def test_another_fault_of_the_network_is_not_taken_for_a_lack_of_memory(
+    tiny: DeepGaze, alike: pa.Table
+) -> None:
+    with pytest.raises(RuntimeError, match="illegal"):
+        scored(tiny, Odd(alike["uri"][3].as_py(), RuntimeError("an illegal access")), alike)
+
+
+@pytest.mark.parametrize("where", ["fetch", "decode", "resize", "statistics", "encode"])
+def test_memory_that_runs_out_elsewhere_fails_the_image_alone(
+    tiny: DeepGaze, alike: pa.Table, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    place = {
+        "fetch": "gazecore.images.fetch._read",
+        "decode": "gazecore.images.decode._to_rgb",
+        "resize": "PIL.Image.Image.resize",
+        "statistics": "gazecore.scoring.scorer.statistics",
+        "encode": "gazecore.scoring.scorer.encode",
+    }[where]
+    calls: list[None] = []
+
+    def short(*arguments: object, **options: object) -> None:
+        calls.append(None)
+        np.empty(2**57)
+
+    monkeypatch.setattr(place, short)
+    scores, densities = scored(tiny, TinyBackbone(), alike.slice(0, 2))
+    assert scores["error"].to_pylist() == ["too_large"] * 2
+    assert all("memory" in message for message in scores["error_message"].to_pylist())
+    assert densities.num_rows == 0
+    assert len(calls) == 2, "it is not tried again and again"
+
+
+def test_images_are_counted_by_what_became_of_them(tiny: DeepGaze, alike: pa.Table) -> None:
+    told: list[bool] = []
+    backbone = Odd(alike["uri"][3].as_py(), float("nan"))
+    scorer = Scorer(DeepGaze(tiny.bundle, backbone), ScorerConfig())
+    scorer.score(alike, on_image=told.append)
+    scorer.close()
+    assert sorted(told) == [False] + [True] * 9

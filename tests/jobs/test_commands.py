@@ -140,8 +140,8 @@ def test_predict_draws_an_overlay_and_prints_numbers(
     )
     assert result.returncode == 1
     assert "no.jpg: the file is not an image" in words(result.stderr)
-    assert size_of(tmp_path / "seen" / "one.png") == (300, 200)
-    assert size_of(tmp_path / "seen" / "one-2.png") == (200, 300)
+    assert size_of(tmp_path / "seen" / "one.png") == (540, 341 + 58)  # enlarged, and a legend below
+    assert size_of(tmp_path / "seen" / "one-2.png") == (540, 512 + 58)
     assert "bit" in result.stdout
 
 
