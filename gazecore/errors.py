@@ -8,6 +8,7 @@
     │   └── RunMismatch      a run directory that belongs to other settings
     ├── RunFailed            the work itself failed; commands exit with 1
     ├── StorageUnavailable   the storage does not answer; says nothing of an image
+    │   └── KeysRefused      it refuses the keys, for whatever is asked; exit with 2
     └── ImageError           one image that cannot be scored; becomes a `failed` row
         ├── NotFound         not_found
         ├── AccessDenied     access_denied
@@ -90,6 +91,12 @@ class RunFailed(GazecoreError):
 
 class StorageUnavailable(GazecoreError):
     """The storage did not answer within the retries; nothing is known about the image itself."""
+
+
+class KeysRefused(StorageUnavailable):
+    """The storage refuses the keys, or has none: so it will whatever is asked for next."""
+
+    exit_code = 2
 
 
 class ImageError(GazecoreError):

@@ -5,9 +5,12 @@ write-then-rename on file systems. Endpoints and keys come from the standard env
 variables of each storage (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
+import errno
+import logging
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 import uuid
@@ -32,6 +35,8 @@ READS = 3
 """How often bytes that make no sense are fetched."""
 
 Read = TypeVar("Read")
+
+_log = logging.getLogger(__name__)
 
 _CUT = (pa.ArrowException, FlexibleChecksumError)
 
@@ -102,7 +107,9 @@ class Location:
         return bool(self.fs.exists(self.path))
 
     def read_bytes(self) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """The whole file. Raises FileNotFoundError, or OSError for what is no file."""
+        if self.is_local:
+            return read_regular(self.path)
         data: bytes = self.fs.cat_file(self.path)
         return data
 
@@ -243,6 +250,30 @@ class Location:
             self.fs.rm_file(self.path)
         except FileNotFoundError:
             pass
+
+
+def read_regular(path: str, end: int = -1) -> bytes:
+    """The first `end` bytes of a file of this machine, or all.
+
+    Raises:
+        OSError: of EINVAL for what is no regular file. A pipe would be waited for without end, a
+            device can be changed by reading it; whatever takes the file's place meanwhile is not
+            waited for either.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        return file.read(end)
+
+
+def _tell(details: stamina.instrumentation.RetryDetails) -> None:
+    """In place of stamina's own hook, which prints to standard output."""
+    _log.info("again in %.1f s, after %s", details.wait_for, one_line(details.caused_by))
+
+
+stamina.instrumentation.set_on_retry_hooks([_tell])
 
 
 def _open(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:

@@ -23,7 +23,15 @@ _METADATA = {
 }
 """Where clouds answer machines about themselves, other than at link-local addresses."""
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LAST = [
+    ipaddress.ip_network(network)
+    for network in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")
+]
+"""NAT64 (RFC 6052, and the local prefix of RFC 8215), IPv4-compatible and IPv4-translated addresses
+(RFC 4291, RFC 2765): an IPv4 address is in their last 32 bits."""
+
+_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
+_ISATAP = {0x00005EFE, 0x02005EFE}
 
 _asked: ContextVar[str | None] = ContextVar("_asked", default=None)
 """The host of the URL that was asked for, before any redirect."""
@@ -44,16 +52,32 @@ def check_address(address: str, followed: bool) -> None:
             on this machine or on a private network.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        in_nat64 = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else None
-        ip = ip.ipv4_mapped or ip.sixtofour or in_nat64 or ip
-    if ip.is_link_local or ip in _METADATA:
-        raise AccessDenied(f"{ip} is a link-local or metadata address, from which nothing is read")
-    if followed and not ip.is_global:
-        raise AccessDenied(
-            f"it redirects to {ip}, which is on this machine or a private network: "
-            "name the image's own URL"
-        )
+    inner = _within(ip) if isinstance(ip, ipaddress.IPv6Address) else []
+    places: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [ip, *inner]
+    for place in places:
+        if place.is_link_local or place in _METADATA:
+            raise AccessDenied(
+                f"{place} is a link-local or metadata address, from which nothing is read"
+            )
+    for place in places[1:] or [ip]:
+        if followed and not place.is_global:
+            raise AccessDenied(
+                f"it redirects to {place}, which is on this machine or a private network: "
+                "name the image's own URL"
+            )
+
+
+def _within(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that an IPv6 address may lead to, by any of the schemes that embed one."""
+    number = int(ip)
+    found = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+    if number > 1 and any(ip in network for network in _LAST):  # :: and ::1 are themselves
+        found.append(ipaddress.IPv4Address(number & 0xFFFFFFFF))
+    if ip in _NAT64_LOCAL:  # RFC 6052, 2.2: around the octet of zeros, for a prefix of 48 bits
+        found.append(ipaddress.IPv4Address((number >> 48 & 0xFFFF0000) | (number >> 40 & 0xFFFF)))
+    if number >> 32 & 0xFFFFFFFF in _ISATAP:
+        found.append(ipaddress.IPv4Address(number & 0xFFFFFFFF))
+    return [place for place in found if place is not None]
 
 
 def _checked_socket(info: Any) -> socket.socket:

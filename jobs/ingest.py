@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gazecore.corpus.cat2000 import Cat2000Options, read_cat2000
+from gazecore.corpus.collect import OUTSIDE
 from gazecore.corpus.mit1003 import Mit1003Options, read_mit1003
 from gazecore.corpus.osie import read_osie
 from gazecore.corpus.pysaliency_hdf5 import PysaliencyOptions, read_pysaliency
@@ -15,7 +16,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.corpus.table import TableOptions, read_table
 from gazecore.errors import InputError
 from gazecore.storage import Location
-from jobs.command import out, run_command
+from jobs.command import err, out, run_command
 
 Kind = Literal["osie", "mit1003", "cat2000", "salicon", "pysaliency", "table"]
 
@@ -68,6 +69,14 @@ def ingest(options: IngestOptions) -> int:
     )
     for reason, count in corpus.dropped.items():
         out.print(f"left out: {count:,} {reason}")
+    if (outside := corpus.dropped.get(OUTSIDE, 0)) > corpus.fixations.num_rows:
+        err.print(
+            f"[bold red]caution:[/] {outside:,} of {outside + corpus.fixations.num_rows:,} "
+            "fixations lie outside their images. Are x and y pixels of the image, and not of the "
+            "screen?",
+            markup=True,
+            soft_wrap=True,
+        )
     return 0
 
 

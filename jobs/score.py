@@ -3,6 +3,7 @@
 import itertools
 import shlex
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -27,8 +28,9 @@ class ScoreOptions:
     """
 
     input: Positional[Annotated[str, arg(metavar="INPUT")]]
-    """Folder, prefix, glob, image, or list (.parquet, .csv, .tsv with a column `uri` and perhaps
-    `image_id`; .txt with one URI per line). Local or any fsspec URI, such as s3://bucket/photos."""
+    """Folder, prefix, glob, image, or list (.parquet, .csv, .tsv or .jsonl with a column `uri` and
+    perhaps `image_id`; .txt with one URI per line). Local or any fsspec URI, such as
+    s3://bucket/photos."""
     out: str
     """The run directory to write or continue. Local or any fsspec URI."""
     model: str = DEFAULT
@@ -47,6 +49,10 @@ class ScoreOptions:
     """What a list may name besides its own storage, such as `https`, `gs`, or `file` for local
     paths; once for each. A list on this machine may name local paths, object storage and the web
     without; one on a web server is alone with that server."""
+    include: UseAppendAction[tuple[str, ...]] = ()
+    """What a folder's listing takes although it leaves it out and counts it by default: files and
+    folders of these names, with wildcards; once for each. Left out are resource forks (`._*`),
+    `__MACOSX`, `@eaDir`, `.thumbnails` and the like, and pictures of kinds that are not read."""
     limits: Limits = field(default_factory=Limits)
     limit: int | None = None
     """Take only the first images of the input, for a trial."""
@@ -104,7 +110,8 @@ def score(options: ScoreOptions) -> int:
     bundle_bytes = read_bundle(options.model)
     bundle = parse_bundle(bundle_bytes, options.model)
     display_size = options.display_size or bundle.display_size
-    listing = list_images(options.input, options.allow)
+    left_out = Counter[str]()
+    listing = list_images(options.input, options.allow, options.include, left_out)
     # An input that is none is refused before anything is written.
     listing = itertools.chain([next(listing)], listing)
     settings = RunSettings(
@@ -121,7 +128,8 @@ def score(options: ScoreOptions) -> int:
             found = estimate(run, listing, options.limit)
         again = failed_images(run) if options.retry_failed else {}
         actors = options.cluster.bounds()[1] or 1
-        show_rows(estimate_rows(found, settings.shard_size, again, options.rate, actors))
+        rows = estimate_rows(found, settings.shard_size, again, options.rate, actors)
+        show_rows(rows + left_out_rows(left_out))
         return 0
     run = begin_run(Location(options.out), settings)
     with err.status("planning"):
@@ -161,12 +169,18 @@ def score(options: ScoreOptions) -> int:
                 failed_parts(run, failed),
             )
     rows = summary_rows(tally, "scored", done, time.monotonic() - started)
+    rows += left_out_rows(left_out)
     if options.retry_failed and not failed:
         rows.append(("retried", "nothing: no row was failed"))
     question = f'"SELECT {QUESTION} FROM scores ORDER BY information_bits DESC LIMIT 10"'
     ask = f"gazecore query {shlex.quote(run.location.uri)} {question}"
     show_rows([*rows, ("results", run.location.uri), ("ask", ask)])
     return 1 if tally.failed_shards else 0
+
+
+def left_out_rows(left_out: Counter[str]) -> list[tuple[str, str]]:
+    """What the input's listing left out, labelled."""
+    return [("left out", f"{count:,} {reason}") for reason, count in sorted(left_out.items())]
 
 
 if __name__ == "__main__":

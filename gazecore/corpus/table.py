@@ -1,6 +1,7 @@
 """Fixations in any Parquet, CSV or TSV file with a row for each."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from gazecore.corpus.collect import Collector, image_size
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, InputError, one_line
 from gazecore.images.listing import list_images
+from gazecore.images.lists import dialect_of
 from gazecore.storage import Location
 
 _OPTIONAL = ("index", "t", "duration")
@@ -36,20 +38,25 @@ class TableOptions:
     """Column with the time of the fixation in seconds."""
     duration: str | None = None
     """Column with its duration in seconds."""
+    positions: Literal["pixels", "shares"] = "pixels"
+    """What x and y are: pixels of the image, or shares of its width and height, 0 to 1."""
+    times: Literal["s", "ms"] = "s"
+    """What t and duration are: seconds or milliseconds."""
 
 
 def read_table(source: str, options: TableOptions | None = None) -> Corpus:
     """Import a table of fixations.
 
     Images without any fixation are part of the corpus; their sizes are read from the files. Rows
-    without a position are dropped and counted.
+    without a position (nothing, or a `.` as in EyeLink's exports) are dropped and counted.
 
     Args:
         source: a `.parquet`, `.csv` or `.tsv` file.
         options: columns and images.
 
     Raises:
-        CorpusError: a column is missing or of the wrong kind, or an image or its file is missing.
+        CorpusError: a column is missing or of the wrong kind, or in other units than the options
+            say; or an image or its file is missing.
         InputError: the images cannot be listed.
     """
     options = options or TableOptions()
@@ -62,6 +69,9 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
         for name in ("x", "y", *_OPTIONAL)
         if (column := getattr(options, name)) is not None
     }
+    _check_units(numbers, options, location)
+    if options.times == "ms":
+        numbers |= {name: numbers[name] / 1000 for name in ("t", "duration") if name in numbers}
     collector = Collector()
     images = options.images or location.uri.rpartition("/")[0] or "/"
     for batch in list_images(images):
@@ -85,6 +95,11 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
                 f"{location.uri}: column `{options.image}`: no image {image_id} in {images}"
             )
         part = {name: values[rows] for name, values in numbers.items()}
+        if options.positions == "shares":
+            height, width = collector.sizes[image_id]
+            # 1 is the right or the lower border, which is the last pixel's.
+            part["x"] = np.where(part["x"] == 1, width - 0.5, part["x"] * width)
+            part["y"] = np.where(part["y"] == 1, height - 0.5, part["y"] * height)
         collector.add_scanpath(image_id, [subjects[row] for row in rows], **part, index=index[rows])
     return collector.corpus()
 
@@ -92,21 +107,18 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
 def _read(location: Location, options: TableOptions) -> pa.Table:
     """The table with at least the columns asked for."""
     suffix = location.path.lower().rpartition(".")[2]
-    text = {name: pa.string() for name in (options.image, options.subject)}
     try:
         if suffix == "parquet":
             table = location.read_table()
         elif suffix in ("csv", "tsv"):
-            table = pa.csv.read_csv(
-                pa.BufferReader(location.read_bytes()),
-                parse_options=pa.csv.ParseOptions(delimiter="," if suffix == "csv" else "\t"),
-                convert_options=pa.csv.ConvertOptions(column_types=text),
-            )
+            table = _read_text(location.read_bytes(), options, "," if suffix == "csv" else "\t")
         else:
             raise CorpusError(
                 f"{location.uri} is no table: its name must end in .parquet, .csv, .tsv"
             )
     except (OSError, pa.ArrowException, InputError) as error:
+        if "UTF8" in str(error):
+            raise CorpusError(f"{location.uri} is not UTF-8 text: save it as UTF-8") from error
         raise CorpusError(f"{location.uri} is not a readable table: {one_line(error)}") from error
     for name in ("image", "subject", "x", "y", *_OPTIONAL):
         column = getattr(options, name)
@@ -116,6 +128,64 @@ def _read(location: Location, options: TableOptions) -> pa.Table:
                 f"{', '.join(table.column_names)}; --table.{name} says which it is"
             )
     return table
+
+
+def _read_text(data: bytes, options: TableOptions, delimiter: str) -> pa.Table:
+    """A text table, as trackers and spreadsheets of all countries write them.
+
+    Numbers have a decimal point, or else, where columns are not divided by it, a decimal comma.
+    """
+    names = {name: getattr(options, name) for name in ("image", "subject", "x", "y", *_OPTIONAL)}
+    dialect = dialect_of(data[: 2**16], delimiter, {n for n in names.values() if n})
+    kinds = {
+        column: pa.string() if name in ("image", "subject") else pa.float64()
+        for name, column in names.items()
+        if column in dialect.names
+    }
+
+    def read(decimal_point: str) -> pa.Table:
+        return pa.csv.read_csv(
+            pa.BufferReader(data),
+            read_options=dialect.read_options(),
+            parse_options=pa.csv.ParseOptions(delimiter=dialect.delimiter),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=kinds,
+                decimal_point=decimal_point,
+                null_values=["", ".", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"],
+            ),
+        )
+
+    try:
+        return read(".")
+    except pa.ArrowInvalid:
+        if dialect.delimiter == ",":
+            raise
+        return read(",")
+
+
+def _check_units(numbers: dict[str, np.ndarray], options: TableOptions, location: Location) -> None:
+    """Raise CorpusError where numbers are plainly not in the units that the options say."""
+    points = np.concatenate([numbers["x"], numbers["y"]])
+    points = points[np.isfinite(points)]
+    if not points.size:
+        return
+    if options.positions == "pixels" and points.min() >= 0 and points.max() <= 1:
+        raise CorpusError(
+            f"{location.uri}: all x and y lie within 0 and 1, the top left pixel: if they are "
+            "shares of the image, give --table.positions shares"
+        )
+    if options.positions == "shares" and np.abs(points).max() > 10:
+        raise CorpusError(
+            f"{location.uri}: x and y go up to {points.max():g}: those are no shares of an image"
+        )
+    durations = numbers.get("duration", np.empty(0))
+    durations = durations[np.isfinite(durations)]
+    median = float(np.median(durations)) if durations.size else 0.0
+    if options.times == "s" and median > 10:
+        raise CorpusError(
+            f"{location.uri}: the median fixation takes {median:g} s: if those are milliseconds, "
+            "give --table.times ms"
+        )
 
 
 def _text(table: pa.Table, column: str, location: Location) -> list[str]:

@@ -1,17 +1,19 @@
 """URIs become bytes. What is gone for good is told apart from what may come back."""
 
 import errno
+import socket
 from threading import Event
 
 import aiohttp
 import stamina
-from botocore.exceptions import ParamValidationError
+from botocore.exceptions import NoCredentialsError, ParamValidationError
 from fsspec.implementations.http import HTTPFileSystem
 
 from gazecore.errors import (
     AccessDenied,
     ImageError,
     InputError,
+    KeysRefused,
     NotFound,
     StorageError,
     StorageUnavailable,
@@ -19,21 +21,32 @@ from gazecore.errors import (
     one_line,
 )
 from gazecore.images.formats import Limits
-from gazecore.storage import Location
+from gazecore.storage import Location, read_regular
 from gazecore.web import read_at_most
 
 RETRY_SECONDS = 60
 """How long transient errors of the storage are waited out, per image."""
 
-_FINAL_ERRNOS = {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
+_PASSING_ERRNOS = {
+    None, errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENETDOWN,
+    errno.ENETRESET, errno.ENETUNREACH, errno.ENFILE, errno.ENOBUFS, errno.ENOLCK, errno.ENOMEM,
+    errno.ENOTCONN, errno.EPIPE, errno.EPROTO, errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE,
+    errno.ETIMEDOUT, socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM,
+}  # fmt: skip
+"""What connections, file servers and machines that are short of something say, and libraries that
+say nothing; every other word of a system is about the file, and stays."""
 
 _PASSING_CODES = {
-    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken",
-    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
-    "AuthorizationHeaderMalformed", "IncompleteBody", "400",
+    "ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestTimeTooSkewed",
+    "TokenRefreshRequired", "AuthorizationHeaderMalformed", "IncompleteBody", "400",
 }  # fmt: skip
-"""What S3 says of credentials, clocks and regions, and nothing of the object: who comes with valid
-keys may find it. s3fs takes some of them for a refusal of access and some for a bad argument."""
+"""What S3 says of credentials that are renewed, of clocks and regions, and nothing of the object:
+who comes with valid keys may find it. s3fs takes some of them for a refusal of access and some for
+a bad argument."""
+
+_REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
+"""What S3 says of keys that it does not know, to every request."""
 
 _PASSING_STATUS = {408, 425, 429}
 """Among HTTP's 4xx, those that a later request need not meet."""
@@ -56,12 +69,13 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
     Raises:
         NotFound, AccessDenied, StorageError, TooLarge: final for this image.
         StorageUnavailable: transient errors went on for longer than RETRY_SECONDS.
+        KeysRefused: the storage does not know the keys, or there are none.
     """
     if size is not None and size > limits.max_bytes:
         raise _too_large(limits)
 
     def may_pass(error: Exception) -> bool:
-        return not isinstance(error, ImageError | MemoryError) and not (
+        return not isinstance(error, ImageError | KeysRefused | MemoryError) and not (
             given_up and given_up.is_set()
         )
 
@@ -71,7 +85,7 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
         ):
             with attempt:
                 data = _read(uri, size, limits)
-    except ImageError:
+    except (ImageError, KeysRefused):
         raise
     except MemoryError as error:
         raise TooLarge("reading it needs more memory than there is") from error
@@ -95,23 +109,42 @@ def _read(uri: str, size: int | None, limits: Limits) -> bytes:
             raise cause from None  # some storages connect as soon as they are named
         raise NotFound(one_line(error)) from error
     except FileNotFoundError as error:
-        raise NotFound(one_line(error)) from error
+        # On the web, the message is the URL alone.
+        words = one_line(error)
+        raise NotFound("there is no such page (404)" if words == uri else words) from error
+    except aiohttp.TooManyRedirects as error:
+        raise StorageError("it redirects in circles") from error
     except aiohttp.ClientResponseError as error:
+        words = f"the server answers {error.status} {error.message}".rstrip()
         if error.status in (404, 410):
-            raise NotFound(one_line(error)) from error
+            raise NotFound(words) from error
         if error.status in (401, 403):
-            raise AccessDenied(one_line(error)) from error
+            raise AccessDenied(words) from error
         if 400 <= error.status < 500 and error.status not in _PASSING_STATUS:
-            raise StorageError(one_line(error)) from error
+            raise StorageError(words) from error
         raise
+    except aiohttp.RedirectClientError as error:
+        raise StorageError(f"it redirects to what is no web page: {one_line(error)}") from error
+    except NoCredentialsError as error:
+        raise KeysRefused(
+            f"there are no keys for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE, or give the machine a role"
+        ) from error
     except (ValueError, TypeError, ParamValidationError) as error:
         raise StorageError(f"not a usable URI: {one_line(error)}") from error
     except OSError as error:
-        if _code(error) in _PASSING_CODES:
+        code = _code(error)
+        if code in _PASSING_CODES:
             raise
+        if code in _REFUSED_CODES:
+            words = f"the storage of {uri} refuses the keys: {one_line(error)}"
+            raise KeysRefused(words) from error
         if isinstance(error, PermissionError):
             raise AccessDenied(one_line(error)) from error
-        if error.errno in _FINAL_ERRNOS:
+        if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            host = getattr(error, "host", None) or uri
+            raise NotFound(f"there is no host {host}: is its name right?") from error
+        if error.errno not in _PASSING_ERRNOS:
             raise StorageError(one_line(error)) from error
         raise
 
@@ -135,6 +168,8 @@ def _code(error: Exception) -> str | None:
 
 
 def _read_capped(location: Location, end: int) -> bytes:
+    if location.is_local:
+        return read_regular(location.path, end)
     if isinstance(location.fs, HTTPFileSystem):
         return read_at_most(location.fs, location.path, end)  # servers need not heed a range
     try:

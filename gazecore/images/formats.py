@@ -14,6 +14,22 @@ SUFFIXES = (
 """File names that are taken for images when a folder is listed, in lower case."""
 
 
+UNREAD_SUFFIXES = (
+    ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".svg", ".eps", ".ai", ".pdf", ".ico",
+    ".icns", ".exr", ".hdr", ".tga", ".pcx", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf",
+    ".rw2", ".raf", ".pef", ".srw", ".x3f", ".raw", ".xcf", ".fits", ".dcm",
+)  # fmt: skip
+"""File names of pictures that are not read: they are counted where a folder is listed."""
+
+LITTER_FOLDERS = (
+    "__MACOSX", "@eaDir", "#recycle", ".thumbnails", ".thumb", ".Trash", ".Trashes",
+    ".Spotlight-V100", ".fseventsd", "$RECYCLE.BIN", "System Volume Information",
+    ".picasaoriginals", ".ipynb_checkpoints",
+)  # fmt: skip
+LITTER_NAMES = ("._*", ".trashed-*")
+"""What systems and programs leave among photographs, named like them: folders, and file names."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Caps per image, checked before decoding.

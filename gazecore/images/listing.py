@@ -5,9 +5,13 @@ other than S3 and local disks, one directory is held at a time).
 """
 
 import errno
+import fnmatch
 import os
+import posixpath
 import re
-from collections.abc import Collection, Iterator
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -17,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ParamValidationError
 from fsspec.utils import glob_translate
 
 from gazecore.errors import ImageError, InputError, RunFailed, one_line, redact
-from gazecore.images.formats import SUFFIXES
+from gazecore.images.formats import LITTER_FOLDERS, LITTER_NAMES, SUFFIXES, UNREAD_SUFFIXES
 from gazecore.images.lists import is_list, read_list
 from gazecore.storage import Location
 
@@ -42,15 +46,24 @@ Entry = tuple[str, int | None, str | None]
 """Path on its storage, size, version."""
 
 
-def list_images(source: str, allow: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+def list_images(
+    source: str,
+    allow: Collection[str] = (),
+    include: Collection[str] = (),
+    left_out: Counter[str] | None = None,
+) -> Iterator[pa.RecordBatch]:
     """List the images of an input.
 
     Args:
         source: a folder or prefix (files named like images, recursively), a glob, one image, or a
-            list: Parquet or CSV with a column `uri` and optionally `image_id`, or text with one
-            URI per line. Paths in a list are relative to the list's folder.
+            list: Parquet, CSV or JSON Lines with a column `uri` and optionally `image_id`, or text
+            with one URI per line. Paths in a list are relative to the list's folder.
         allow: protocols that a list may name besides its own storage (`file`: local paths). One
             on this machine may name local paths and STORAGES without.
+        include: names of files or folders, with wildcards, that a folder's listing takes although
+            it would leave them out: what systems leave among photographs (`LITTER_NAMES`,
+            `LITTER_FOLDERS`), and files that are not named like images that are read.
+        left_out: counts, by reason, the pictures that a folder's listing leaves out.
 
     Yields:
         Batches of the schema `LISTED`. image_id is the path relative to the folder (for a glob,
@@ -65,7 +78,7 @@ def list_images(source: str, allow: Collection[str] = ()) -> Iterator[pa.RecordB
     location = Location(source)
     found = False
     try:
-        for batch in _list(location, source, allow):
+        for batch in _list(location, source, allow, _Choice(include, left_out)):
             found = True
             yield batch
     except (OSError, BotoCoreError, aiohttp.ClientError, ImageError) as error:
@@ -74,10 +87,52 @@ def list_images(source: str, allow: Collection[str] = ()) -> Iterator[pa.RecordB
             raise InputError(message) from error
         raise RunFailed(f"{message}; the same command tries again") from error
     if not found:
-        raise InputError(f"there are no images in {source}")
+        raise InputError(f"there are no images in {source}{describe(left_out or {})}")
 
 
-def _list(location: Location, source: str, allow: Collection[str]) -> Iterator[pa.RecordBatch]:
+def describe(left_out: Mapping[str, int]) -> str:
+    """What a listing left out, in words that follow others; empty where it was nothing."""
+    words = [f"{count:,} {reason}" for reason, count in sorted(left_out.items())]
+    return f" (left out: {', '.join(words)})" if words else ""
+
+
+class _Choice:
+    """Which files of a folder are listed; counts what is not and yet looks like a picture."""
+
+    def __init__(self, include: Collection[str], left_out: Counter[str] | None) -> None:
+        self._include = include
+        self._left_out = Counter[str]() if left_out is None else left_out
+
+    def takes(self, path: str, skip: int) -> bool:
+        """Whether to list a file.
+
+        Args:
+            path: of the file.
+            skip: how many characters of it are the listed folder's.
+        """
+        *folders, name = path[skip:].split("/")
+        if any(fnmatch.fnmatchcase(part, p) for p in self._include for part in (*folders, name)):
+            return True
+        suffix = posixpath.splitext(name)[1].lower()
+        if suffix in UNREAD_SUFFIXES:
+            self._left_out[f"{suffix} (not read here)"] += 1
+            return False
+        if not name.lower().endswith(SUFFIXES):
+            return False
+        if litter := next((f for f in folders if f in LITTER_FOLDERS), None):
+            self._left_out[f"in {litter}"] += 1
+        elif litter := next((p for p in LITTER_NAMES if fnmatch.fnmatchcase(name, p)), None):
+            self._left_out[litter] += 1
+        return litter is None
+
+    def skips(self) -> None:
+        """Count what is named like a file and is a pipe, a socket or a device."""
+        self._left_out["no regular file"] += 1
+
+
+def _list(
+    location: Location, source: str, allow: Collection[str], choice: _Choice
+) -> Iterator[pa.RecordBatch]:
     kind = _kind(location)
     if kind == "file" and is_list(location):
         for batch in read_list(location, allow):
@@ -89,7 +144,8 @@ def _list(location: Location, source: str, allow: Collection[str]) -> Iterator[p
         root = location.path.rpartition("/")[0]
         yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
     elif kind == "directory":
-        entries = (e for e in _walk(location) if e[0].lower().endswith(SUFFIXES))
+        skip = len(location.path.rstrip("/")) + 1
+        entries = (e for e in _walk(location, choice) if choice.takes(e[0], skip))
         yield from _batches(location, location.path, entries)
     elif any(mark in location.path for mark in "*?["):
         first = min(location.path.index(m) for m in "*?[" if m in location.path)
@@ -131,7 +187,7 @@ def _glob(location: Location, root: str) -> Iterator[Entry]:
     # fsspec's own leaves out folders that it could not list.
     pattern = re.compile(glob_translate(location.path))
     if "**" in location.path:
-        entries = _walk(Location(str(location.fs.unstrip_protocol(root))))
+        entries = _walk(Location(str(location.fs.unstrip_protocol(root))), _Choice((), None))
     else:
         entries = _visit(location.fs, root, location.path.count("/") - root.count("/"))
     yield from (entry for entry in entries if pattern.match(entry[0]))
@@ -142,7 +198,7 @@ def absolute_input(source: str) -> str:
     return redact(Location(source).uri)
 
 
-def _walk(location: Location) -> Iterator[Entry]:
+def _walk(location: Location, choice: _Choice) -> Iterator[Entry]:
     """All files under a directory, in an order that does not change."""
     if location.is_local:
         seen: set[tuple[int, int]] = set()
@@ -160,7 +216,10 @@ def _walk(location: Location) -> Iterator[Entry]:
                 except OSError:  # a link that leads nowhere is an input too, and will fail
                     yield path, None, None
                 else:
-                    yield path, status.st_size, str(status.st_mtime_ns)
+                    if stat.S_ISREG(status.st_mode):
+                        yield path, status.st_size, str(status.st_mtime_ns)
+                    elif name.lower().endswith(SUFFIXES):
+                        choice.skips()
     elif hasattr(location.fs, "_iterdir"):
         yield from _walk_s3(location)
     else:

@@ -4,8 +4,11 @@ Who can write to a bucket must not thereby choose what is read of the machines t
 (docs/security.md).
 """
 
+import csv
 import itertools
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fsspec
@@ -19,7 +22,8 @@ from gazecore.storage import Location, protocol_of, refuse_password
 STORAGES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
 """What a list on this machine may name besides local paths."""
 
-_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt")
+_SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
+_HEAD = 2**16
 _WEB = ("http", "https")
 _KNOWN = frozenset(fsspec.available_protocols())
 _BATCH = 10_000
@@ -42,10 +46,18 @@ def read_list(location: Location, allow: Collection[str]) -> Iterator[pa.RecordB
     """
     base = _name(location).rpartition("/")[0]
     folder = base if location.is_local else str(location.fs.unstrip_protocol(base))
+    row = 1
     try:
         with location.fs.open(location.path, "rb") as file:
             for batch in _list_columns(_name(location), file):
                 named = batch["uri"].to_pylist()
+                for column in batch.schema.names:
+                    values = named if column == "uri" else batch[column].to_pylist()
+                    if empty := next((i for i, v in enumerate(values, row) if not v), 0):
+                        raise InputError(
+                            f"{location.uri}: row {empty} has no {column} (the first is row 1)"
+                        )
+                row += len(named)
                 uris = [_absolute(uri, folder) for uri in named]
                 for uri in uris:
                     refuse_password(uri)
@@ -54,10 +66,13 @@ def read_list(location: Location, allow: Collection[str]) -> Iterator[pa.RecordB
                     ids = batch["image_id"]
                 else:
                     ids = pa.array([_id(*pair) for pair in zip(named, uris, strict=True)])
-                if ids.null_count or "" in ids.to_pylist():
-                    raise InputError(f"{location.uri}: a row has no image_id")
                 yield pa.record_batch({"image_id": ids.cast(pa.string()), "uri": uris})
     except (pa.ArrowException, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
+            raise InputError(
+                f"{location.uri} is not UTF-8 text (Latin-1 or Windows-1252, perhaps): save it as "
+                "UTF-8"
+            ) from error
         raise InputError(f"{location.uri} is not a readable list: {one_line(error)}") from error
 
 
@@ -72,9 +87,7 @@ def _id(named: str, uri: str) -> str:
     return redact(named) if "?" in named and protocol_of(uri) in _WEB else named
 
 
-def _absolute(uri: str | None, folder: str) -> str:
-    if not uri:
-        raise InputError("the list has a row without a uri")
+def _absolute(uri: str, folder: str) -> str:
     return uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
 
 
@@ -106,7 +119,7 @@ def _host(uri: str) -> str:
 
 
 def _list_columns(path: str, file: Any) -> Iterator[pa.RecordBatch]:
-    """Batches with a column `uri` and perhaps `image_id`, both strings."""
+    """Batches with a column `uri` and perhaps `image_id`, both strings. No other column is read."""
     suffix = path.lower().rpartition(".")[2]
     if suffix == "txt":
         lines = (line.decode().lstrip("\ufeff").strip() for line in file)
@@ -114,32 +127,103 @@ def _list_columns(path: str, file: Any) -> Iterator[pa.RecordBatch]:
         while chunk := list(itertools.islice(kept, _BATCH)):
             yield pa.record_batch({"uri": chunk})
         return
+    if suffix in ("jsonl", "ndjson"):
+        yield from _json_lines(path, file)
+        return
     if suffix == "parquet":
         parquet = pq.ParquetFile(file)
-        names = set(parquet.schema_arrow.names)
-        _check_columns(path, names)
-        batches = parquet.iter_batches(
-            _BATCH, columns=[n for n in ("uri", "image_id") if n in names], use_threads=False
-        )
+        wanted = _wanted(path, parquet.schema_arrow.names)
+        batches: Any = parquet.iter_batches(_BATCH, columns=wanted, use_threads=False)
     else:
+        dialect = dialect_of(file.read(_HEAD), "\t" if suffix == "tsv" else ",", {"uri"})
+        wanted = _wanted(path, dialect.names)
+        file.seek(0)
         batches = pa.csv.open_csv(
             file,
-            parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == "tsv" else ","),
+            read_options=dialect.read_options(),
+            parse_options=pa.csv.ParseOptions(delimiter=dialect.delimiter),
             convert_options=pa.csv.ConvertOptions(
-                column_types={"uri": pa.string(), "image_id": pa.string()}
+                column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
             ),
         )
-        _check_columns(path, set(batches.schema.names))
     for batch in batches:
-        yield pa.record_batch(
-            {
-                name: batch[name].cast(pa.string())
-                for name in ("uri", "image_id")
-                if name in batch.schema.names
-            }
+        yield pa.record_batch({name: batch[name].cast(pa.string()) for name in wanted})
+
+
+def _wanted(path: str, names: Sequence[str]) -> list[str]:
+    """The columns of a list that are read."""
+    for name in ("uri", "image_id"):
+        if names.count(name) > 1:
+            raise InputError(f"{path} has {names.count(name)} columns `{name}`: leave it one")
+    if "uri" not in names:
+        raise InputError(
+            f"{path} has no column `uri`; its columns are {', '.join(names)}: rename the one "
+            "that holds paths or URIs"
+        )
+    return [name for name in ("uri", "image_id") if name in names]
+
+
+def _json_lines(path: str, file: Any) -> Iterator[pa.RecordBatch]:
+    """A list with an object on each line, whose keys are columns; the first line says which."""
+    wanted: list[str] = []
+    rows: list[list[str | None]] = []
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+            wanted = wanted or _wanted(path, list(row.keys()))
+            rows.append([row.get(name) for name in wanted])
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise InputError(f"{where} is no JSON object: {one_line(error)}") from error
+        if not all(isinstance(value, str | None) for value in rows[-1]):
+            raise InputError(f"{where}: uri and image_id must be text")
+        if "image_id" in row and "image_id" not in wanted:
+            raise InputError(f"{where} has an image_id, the first line has none")
+        if len(rows) == _BATCH:
+            yield _of_rows(wanted, rows)
+            rows = []
+    if rows:
+        yield _of_rows(wanted, rows)
+
+
+def _of_rows(names: list[str], rows: list[list[str | None]]) -> pa.RecordBatch:
+    columns = [pa.array(values, pa.string()) for values in zip(*rows, strict=True)]
+    return pa.record_batch(columns, names=names)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text table is written: its encoding, its delimiter, and the names of its columns."""
+
+    encoding: str
+    delimiter: str
+    names: list[str]
+
+    def read_options(self) -> pa.csv.ReadOptions:
+        """For Arrow, which is given the names as they are here instead of the header."""
+        return pa.csv.ReadOptions(
+            column_names=self.names, skip_rows=1, encoding=self.encoding, use_threads=False
         )
 
 
-def _check_columns(path: str, names: set[str]) -> None:
-    if "uri" not in names:
-        raise InputError(f"{path} has no column `uri`; its columns are {', '.join(sorted(names))}")
+def dialect_of(head: bytes, delimiter: str, wanted: Collection[str]) -> Dialect:
+    """Look at the header of a text table, as spreadsheets of all countries write them.
+
+    Args:
+        head: its first bytes.
+        delimiter: what its name promises.
+        wanted: columns that tell the right delimiter, where it is another.
+
+    Raises:
+        InputError: the header is not in a known encoding.
+    """
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    # What is cut at the end of `head` is not in the header.
+    first = head.decode(encoding, "ignore").lstrip("\ufeff").split("\n", 1)[0].rstrip("\r")
+    tried = []
+    for mark in (delimiter, ",", ";", "\t", "|"):
+        [names] = csv.reader([first], delimiter=mark)
+        tried.append(Dialect(encoding, mark, [name.strip() for name in names]))
+    return max(tried, key=lambda dialect: len(set(wanted).intersection(dialect.names)))

@@ -19,6 +19,7 @@ from gazecore.cores import cores
 from gazecore.errors import (
     Crashed,
     ImageError,
+    KeysRefused,
     StorageError,
     StorageUnavailable,
     TooLarge,
@@ -155,7 +156,8 @@ class Pipeline(Generic[Computed]):
         for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
             if isinstance(inputs, StorageUnavailable):
                 unanswered += 1
-                if not may_fail or unanswered > max(MAX_UNANSWERED, answered):
+                is_hopeless = unanswered > max(MAX_UNANSWERED, answered)
+                if is_hopeless or not may_fail or isinstance(inputs, KeysRefused):
                     raise inputs
                 inputs = StorageError(one_line(inputs))
             else:

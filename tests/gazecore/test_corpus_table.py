@@ -139,3 +139,63 @@ def test_a_file_that_is_no_image_and_a_folder_that_is_not_there(folder: Path) ->
     (folder / "a.png").write_bytes(b"text")
     with pytest.raises(CorpusError, match=r"a\.png"):
         read_table(path)
+
+
+POINTS = [(10.5, 20.25), (40.0, 30.0), (79.0, 59.0)]
+
+
+def written(folder: Path, name: str, lines: list[str], encoding: str = "utf-8") -> str:
+    (folder / name).write_text("\n".join(lines) + "\n", encoding=encoding)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "encoding"),
+    [
+        ("a.csv", ["image;subject;x;y", "a.png;v;10,5;20,25", "a.png;v;40,0;30,0",
+                   "a.png;v;79;59"], "utf-8"),
+        ("a.csv", ["image;subject;x;y", *(f"a.png;v;{x};{y}" for x, y in POINTS)], "utf-8-sig"),
+        ("a.tsv", ["image\tsubject\tx\ty", *(f"a.png\tv\t{x}\t{y}" for x, y in POINTS)], "utf-16"),
+        ("a.csv", ["image, subject, x, y", *(f"a.png,v,{x},{y}" for x, y in POINTS)], "utf-8"),
+        ("a.csv", ["image,subject,x,y,note", "a.png,v,.,.,blink",
+                   *(f"a.png,v,{x},{y}," for x, y in POINTS), "a.png,v,NA,3,"], "utf-8"),
+    ],
+    ids=["decimal-commas", "semicolons", "utf-16", "spaces", "dots"],
+)  # fmt: skip
+def test_a_table_of_any_tracker_and_country_is_read(
+    folder: Path, name: str, lines: list[str], encoding: str
+) -> None:
+    corpus = read_table(written(folder, name, lines, encoding))
+    found = [(row["x"], row["y"]) for row in corpus.fixations.to_pylist()]
+    assert found == POINTS
+    assert corpus.dropped["rows without x or y"] == len(lines) - 1 - len(POINTS)
+
+
+def test_shares_of_the_image_are_refused_as_pixels_and_taken_on_request(folder: Path) -> None:
+    lines = ["image,subject,x,y", "a.png,v,0.5,0.25", "a.png,v,1,1", "a.png,v,0,0"]
+    path = written(folder, "a.csv", lines)
+    with pytest.raises(CorpusError, match=r"within 0 and 1.*--table\.positions shares"):
+        read_table(path)
+    corpus = read_table(path, TableOptions(positions="shares"))
+    assert [(row["x"], row["y"]) for row in corpus.fixations.to_pylist()] == [
+        (40, 15), (79.5, 59.5), (0, 0),
+    ]  # fmt: skip
+    pixels = written(folder, "b.csv", ["image,subject,x,y", "a.png,v,40,15"])
+    with pytest.raises(CorpusError, match="no shares"):
+        read_table(pixels, TableOptions(positions="shares"))
+
+
+def test_milliseconds_are_refused_as_seconds_and_taken_on_request(folder: Path) -> None:
+    lines = ["image,subject,x,y,t,duration", "a.png,v,4,5,1500,250", "a.png,v,4,5,2000,."]
+    path = written(folder, "a.csv", lines)
+    with pytest.raises(CorpusError, match=r"250 s.*--table\.times ms"):
+        read_table(path, TableOptions(t="t", duration="duration"))
+    corpus = read_table(path, TableOptions(t="t", duration="duration", times="ms"))
+    assert corpus.fixations["t"].to_pylist() == [1.5, 2]
+    assert corpus.fixations["duration"].to_pylist() == [0.25, None]
+
+
+def test_a_table_that_is_no_utf8_names_the_remedy(folder: Path) -> None:
+    lines = ["image,subject,x,y", "a.png,Zoé,4,5"]
+    with pytest.raises(CorpusError, match="save it as UTF-8"):
+        read_table(written(folder, "a.csv", lines, "latin-1"))

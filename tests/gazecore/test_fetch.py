@@ -25,6 +25,7 @@ import gazecore.images.fetch
 from gazecore.errors import (
     AccessDenied,
     ImageError,
+    KeysRefused,
     NotFound,
     StorageError,
     StorageUnavailable,
@@ -97,6 +98,39 @@ def test_a_missing_file(tmp_path: Path, size: int | None) -> None:
 def test_a_directory_is_final(tmp_path: Path, size: int | None) -> None:
     with pytest.raises(StorageError):
         fetch(str(tmp_path), size, Limits())
+
+
+def test_what_is_no_regular_file_is_final_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+    with contextlib.chdir(tmp_path), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.jpg")  # a socket's path must be short
+    for name in ("pipe.jpg", "link.jpg", "socket.jpg", "/dev/zero"):
+        with pytest.raises(StorageError, match="not a regular file"):
+            fetch(str(tmp_path / name), None, Limits())
+
+
+def test_a_pipe_that_takes_a_files_place_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the opening."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "file.jpg").write_bytes(b"x")
+    file, look = os.stat(tmp_path / "file.jpg"), os.stat
+    pipe = str(tmp_path / "pipe.jpg")
+    monkeypatch.setattr(os, "stat", lambda p, **k: file if p == pipe else look(p, **k))
+    with pytest.raises(StorageError, match="not a regular file"):
+        fetch(pipe, None, Limits())
+
+
+@pytest.mark.parametrize(
+    "word", [errno.ENXIO, errno.ENODEV, errno.EFBIG, errno.EBADF, errno.ENOTSUP]
+)
+def test_what_a_system_says_of_the_file_itself_is_final(moody: type[Moody], word: int) -> None:
+    moody.errors = [OSError(word, os.strerror(word))] * 1000
+    with pytest.raises(StorageError):
+        fetch("moody://bucket/a.jpg", None, Limits())
+    assert moody.requests == 1
 
 
 def test_a_file_used_as_a_directory_is_final(tmp_path: Path) -> None:
@@ -220,8 +254,8 @@ def s3_error(code: str) -> Exception:
     "code",
     [
         "SlowDown", "InternalError", "RequestTimeout", "ExpiredToken", "InvalidToken",
-        "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-        "RequestTimeTooSkewed", "AuthorizationHeaderMalformed", "NoCodeThatIsKnown",
+        "TokenRefreshRequired", "RequestTimeTooSkewed", "AuthorizationHeaderMalformed",
+        "NoCodeThatIsKnown",
     ],
 )  # fmt: skip
 def test_what_s3_says_of_itself_or_of_keys_is_no_word_on_the_image(
@@ -232,6 +266,16 @@ def test_what_s3_says_of_itself_or_of_keys_is_no_word_on_the_image(
     moody.errors = [s3_error(code)] * 1000
     with pytest.raises(StorageUnavailable, match=code):
         fetch("moody://bucket/a.jpg", 6, Limits())
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_keys_that_the_storage_does_not_know_are_not_waited_out(
+    moody: type[Moody], code: str
+) -> None:
+    moody.errors = [s3_error(code)]
+    with pytest.raises(KeysRefused, match=code):
+        fetch("moody://bucket/a.jpg", 6, Limits())
+    assert moody.requests == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A folder, glob, image or list becomes rows: every image once, none lost, names untouched."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def test_a_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
         pq.write_table(pa.table({"url": ["a.jpg"], "size": [1]}), path)
     else:
         path.write_text("url\tsize\na.jpg\t1\n".replace("\t", "," if suffix == ".csv" else "\t"))
-    with pytest.raises(InputError, match="no column `uri`; its columns are size, url"):
+    with pytest.raises(InputError, match="no column `uri`; its columns are url, size"):
         listed(path)
 
 
@@ -375,3 +376,115 @@ def test_of_a_signed_url_the_id_has_no_signature(tmp_path: Path) -> None:
     assert [row["uri"] for row in rows] == uris
     assert [row["image_id"] for row in rows] == ["https://h/a.jpg?***", *uris[1:]]
     assert "planted" not in absolute_input(uris[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("semicolons.csv", b'\xef\xbb\xbf"uri";"image_id"\r\n"a.jpg";"mine"\r\n'),
+        ("tabs.csv", b"uri\timage_id\na.jpg\tmine\n"),
+        ("commas.tsv", b"uri,image_id\na.jpg,mine\n"),
+        ("spaced.csv", b"uri , image_id\na.jpg,mine\n"),
+        ("utf16.csv", "uri,image_id\na.jpg,mine\n".encode("utf-16")),
+        ("lines.jsonl", b'{"uri": "a.jpg", "image_id": "mine", "n": 1}\n\n'),
+        ("lines.ndjson", b'\xef\xbb\xbf{"image_id": "mine", "uri": "a.jpg"}'),
+    ],
+)
+def test_a_list_of_any_country_and_program_is_read(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert [(row["image_id"], row["uri"]) for row in listed(tmp_path / name)] == [
+        ("mine", f"{tmp_path}/a.jpg")
+    ]
+
+
+def test_other_columns_of_a_list_do_not_matter(tmp_path: Path) -> None:
+    """Not what is in them, nor that it changes after Arrow has looked at a megabyte."""
+    lines = "".join(f"{i}.jpg,1,{i}\n" for i in range(200_000))
+    (tmp_path / "list.csv").write_text(f"uri,note,note\n{lines}last.jpg,see remark,x\n")
+    found = ids(tmp_path / "list.csv")
+    assert len(found) == 200_001
+    assert found[-1] == "last.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("two.csv", b"uri,uri\na.jpg,b.jpg\n", "2 columns `uri`"),
+        ("two.csv", b"uri,image_id, image_id\na.jpg,b,c\n", "2 columns `image_id`"),
+        ("latin.csv", "uri\ncafé.jpg\n".encode("latin-1"), "not UTF-8.*save it as UTF-8"),
+        ("latin.txt", "café.jpg\n".encode("latin-1"), "not UTF-8.*save it as UTF-8"),
+        ("null.csv", b'uri,image_id\na.jpg,a\n"",b\n', "row 2 has no uri"),
+        ("null.csv", b"uri,image_id\na.jpg,a\nb.jpg,b\nc.jpg,\n", "row 3 has no image_id"),
+        ("null.jsonl", b'{"uri": "a.jpg"}\n{"uri": null}\n', "row 2 has no uri"),
+        ("text.jsonl", b'{"uri": "a.jpg"}\nb.jpg\n', "line 2 is no JSON object"),
+        ("number.jsonl", b'{"uri": 7}\n', "line 1: uri and image_id must be text"),
+        ("list.jsonl", b'["a.jpg"]\n', "line 1 is no JSON object"),
+        ("deep.jsonl", b"[" * 100_000 + b"\n", "line 1 is no JSON object"),
+        ("late.jsonl", b'{"uri": "a"}\n{"uri": "b", "image_id": "x"}\n', "line 2 has an image_id"),
+    ],
+)
+def test_a_list_that_cannot_be_read_says_where_and_what(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        listed(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_without_a_uri_is_named_in_parquet_beyond_the_first_batch(tmp_path: Path) -> None:
+    uris = [*(f"{i}.jpg" for i in range(25_000)), None]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "list.parquet")
+    with pytest.raises(InputError, match="row 25001 has no uri"):
+        listed(tmp_path / "list.parquet")
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(InputError, match="2 columns `uri`"):
+        listed(tmp_path / "list.parquet")
+
+
+LITTER = (
+    "._good.jpg", "__MACOSX/._good.jpg", "a/@eaDir/good.jpg/THUMB_XL.jpg", ".thumbnails/good.jpg",
+    "$RECYCLE.BIN/x.png", "a/.Trashes/501/x.png",
+)  # fmt: skip
+UNREAD = ("phone.heic", "a/raw.CR2", "b.svg")
+
+
+def test_what_systems_leave_among_photographs_is_left_out_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "good.jpg", "a/good.jpg", "notes.txt", *LITTER, *UNREAD)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    left_out = Counter[str]()
+    found = [b["image_id"].to_pylist() for b in list_images(str(tmp_path), left_out=left_out)]
+    assert found == [["good.jpg", "a/good.jpg"]]
+    assert left_out == {
+        "._*": 1, "in __MACOSX": 1, "in @eaDir": 1, "in .thumbnails": 1, "in $RECYCLE.BIN": 1,
+        "in .Trashes": 1, ".heic (not read here)": 1, ".cr2 (not read here)": 1,
+        ".svg (not read here)": 1, "no regular file": 1,
+    }  # fmt: skip
+
+
+def test_what_is_left_out_can_be_included_by_its_name(tmp_path: Path) -> None:
+    touch(tmp_path, "good.jpg", *LITTER, *UNREAD)
+    wanted = ("._*", "@eaDir", "*.heic")
+    batches = list_images(str(tmp_path), include=wanted)
+    assert {i for b in batches for i in b["image_id"].to_pylist()} == {
+        "good.jpg", "._good.jpg", "__MACOSX/._good.jpg", "a/@eaDir/good.jpg/THUMB_XL.jpg",
+        "phone.heic",
+    }  # fmt: skip
+
+
+def test_the_listed_folder_itself_may_have_any_name(tmp_path: Path) -> None:
+    touch(tmp_path, "__MACOSX/.thumbnails/a.jpg")
+    assert ids(tmp_path / "__MACOSX/.thumbnails") == ["a.jpg"]
+
+
+def test_a_folder_of_what_is_not_read_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, *UNREAD)
+    with pytest.raises(InputError, match=r"no images in .* \(left out: 1 \.cr2 \(not read here\)"):
+        list(list_images(str(tmp_path), left_out=Counter()))

@@ -1,20 +1,56 @@
 """What a URL may lead to: nothing link-local, and nothing private by a redirect."""
 
+import ipaddress
 import socket
 import threading
 from asyncio.selector_events import BaseSelectorEventLoop
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import stamina
 
-from gazecore.errors import AccessDenied, ImageError, InputError, TooLarge
+from gazecore.errors import (
+    AccessDenied,
+    ImageError,
+    InputError,
+    NotFound,
+    StorageError,
+    StorageUnavailable,
+    TooLarge,
+)
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.web import check_address
+
+
+def _prefixed(prefix: str) -> Callable[[int], ipaddress.IPv6Address]:
+    return lambda inner: ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | inner)
+
+
+EMBEDDED: dict[str, Callable[[int], ipaddress.IPv6Address]] = {
+    "mapped": _prefixed("::ffff:0:0"),
+    "compatible": _prefixed("::"),
+    "translated": _prefixed("::ffff:0:0:0"),
+    "nat64": _prefixed("64:ff9b::"),
+    "nat64-local": _prefixed("64:ff9b:1:fffe::"),
+    "isatap": _prefixed("2a00::5efe:0:0"),
+    "isatap-unique": _prefixed("2a00::200:5efe:0:0"),
+    "6to4": lambda inner: ipaddress.IPv6Address(0x2002 << 112 | inner << 80),
+    "teredo-client": lambda inner: ipaddress.IPv6Address(
+        0x20010000 << 96 | 0x01020304 << 64 | (inner ^ 0xFFFFFFFF)
+    ),
+    "teredo-server": lambda inner: ipaddress.IPv6Address(
+        0x20010000 << 96 | inner << 64 | 0x01020304
+    ),
+    "nat64-local-48": lambda inner: ipaddress.IPv6Address(
+        0x0064FF9B0001 << 80 | (inner >> 16) << 64 | (inner & 0xFFFF) << 40
+    ),
+}
+"""The schemes by which an IPv6 address leads to an IPv4 address."""
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -30,9 +66,13 @@ class Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         Pages.asked.append(f"{self.server.server_address[0]!s} {self.path}")
         url = urlsplit(self.path)
-        if url.path == "/to":
+        if url.path == "/missing.jpg":
+            self.send_error(404)
+            self.close_connection = True
+        elif url.path in ("/to", "/loop"):
             self.send_response(302)
-            self.send_header("Location", parse_qs(url.query)["url"][0])
+            to = "/loop" if url.path == "/loop" else parse_qs(url.query)["url"][0]
+            self.send_header("Location", to)
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif url.path == "/endless":
@@ -68,6 +108,53 @@ def pages() -> Iterator[tuple[str, str]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/loop", "/to?url=file:///etc/passwd", "/to?url=ftp://127.0.0.1/a", "/to?url=data:,x"]
+)
+def test_redirects_that_lead_nowhere_are_final(pages: tuple[str, str], path: str) -> None:
+    with pytest.raises(StorageError, match="it redirects"):
+        read(pages[0] + path)
+    assert len(Pages.asked) <= 12  # one attempt, as many redirects as it follows
+
+
+def test_a_page_and_a_host_that_do_not_exist_are_said_in_a_sentence(
+    pages: tuple[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NotFound, match="there is no such page"):
+        read(f"{pages[0]}/missing.jpg")
+    with pytest.raises(NotFound, match=r"there is no host no-such-host\.invalid"):
+        read("https://no-such-host.invalid/a.jpg")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_tried_again_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = closed.getsockname()
+    with stamina.set_testing(True, attempts=3), pytest.raises(StorageUnavailable):
+        read(f"http://127.0.0.1:{address[1]}/a.jpg")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("inner", ["169.254.169.254", "100.100.100.200"])
+@pytest.mark.parametrize("embed", EMBEDDED.values(), ids=EMBEDDED)
+def test_an_address_inside_an_address_is_seen(embed: Any, inner: str) -> None:
+    address = str(embed(int(ipaddress.IPv4Address(inner))))
+    with pytest.raises(AccessDenied, match=inner):
+        check_address(address, followed=False)
+
+
+@pytest.mark.parametrize("inner", ["127.0.0.1", "10.0.0.1", "192.168.1.1"])
+@pytest.mark.parametrize("embed", EMBEDDED.values(), ids=EMBEDDED)
+def test_a_private_address_inside_an_address_is_no_end_of_a_redirect(
+    embed: Any, inner: str
+) -> None:
+    address = str(embed(int(ipaddress.IPv4Address(inner))))
+    check_address(address, followed=False)
+    with pytest.raises(AccessDenied):
+        check_address(address, followed=True)
 
 
 @pytest.fixture

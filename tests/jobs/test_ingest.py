@@ -114,3 +114,15 @@ def test_mistakes_end_in_one_line(
     assert len(shown.err.splitlines()) == 1
     assert message in shown.err
     assert not (tmp_path / "corpus").exists()
+
+
+def test_a_table_in_pixels_of_the_screen_is_a_caution_that_stands_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_photo(1, 80, 60).save(tmp_path / "a.png")
+    rows = "".join(f"a.png,v,{x},5\n" for x in (10, 500, 900, 1300))
+    (tmp_path / "a.csv").write_text(f"image,subject,x,y\n{rows}")
+    with pytest.raises(SystemExit) as end:
+        main(["table", str(tmp_path / "a.csv"), "--out", str(tmp_path / "corpus")])
+    assert end.value.code == 0
+    assert "caution: 3 of 4 fixations lie outside their images" in capsys.readouterr().err
