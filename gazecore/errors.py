@@ -3,6 +3,7 @@
     GazecoreError
     ├── UserError            the caller can mend it; commands exit with 2
     │   ├── InputError       an input, list, option or path that cannot be used
+    │   │   └── DamagedTable a Parquet file whose bytes make no sense
     │   ├── BundleError      a model bundle that is damaged or does not fit
     │   ├── CorpusError      recorded fixations that cannot be read
     │   └── RunMismatch      a run directory that belongs to other settings
@@ -71,6 +72,10 @@ class UserError(GazecoreError):
 
 class InputError(UserError):
     """An input, list, option or path that cannot be used."""
+
+
+class DamagedTable(InputError):
+    """A Parquet file whose bytes make no sense, or whose checksums say so."""
 
 
 class BundleError(UserError):

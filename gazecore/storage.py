@@ -6,6 +6,7 @@ variables of each storage (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
 """
 
 import errno
+import io
 import logging
 import os
 import re
@@ -26,7 +27,7 @@ import stamina
 from botocore.exceptions import FlexibleChecksumError
 from fsspec.implementations.local import LocalFileSystem
 
-from gazecore.errors import InputError, one_line
+from gazecore.errors import DamagedTable, InputError, one_line
 from gazecore.web import guarded_session
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -38,7 +39,19 @@ Read = TypeVar("Read")
 
 _log = logging.getLogger(__name__)
 
-_CUT = (pa.ArrowException, FlexibleChecksumError)
+_NONSENSE = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
+"""What Arrow raises where a footer or a page is not what it says; its own errors of reading are
+OSErrors too."""
+
+_CUT = (DamagedTable, FlexibleChecksumError)
 
 _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 _PASSWORD = re.compile(r"[^/?#@]*:[^/?#]*@")
@@ -116,16 +129,15 @@ class Location:
     def read_table(self, columns: list[str] | None = None) -> pa.Table:
         """The whole Parquet file, or some of its columns. Raises InputError as `read_parquet`."""
 
-        def read(source: pa.NativeFile) -> pa.Table:
-            file = pq.ParquetFile(source)
+        def read(file: pq.ParquetFile) -> pa.Table:
             if missing := set(columns or ()) - set(file.schema_arrow.names):
                 raise InputError(f"{self.uri} has no column {', '.join(sorted(missing))}")
             return file.read(columns, use_threads=False)
 
         return self.read_parquet(read)
 
-    def read_parquet(self, read: Callable[[pa.NativeFile], Read]) -> Read:
-        """Apply a function to the bytes of a Parquet file.
+    def read_parquet(self, read: Callable[[pq.ParquetFile], Read]) -> Read:
+        """Apply a function to a Parquet file, whose page checksums are verified where it has them.
 
         The bytes are fetched first: Arrow's own threads that still hold Python's when a process
         ends can abort it (seen in 2 of 240 processes that ended at once), so `read` may use none.
@@ -134,13 +146,27 @@ class Location:
         Raises:
             InputError: it is not a Parquet file, or lacks a column.
         """
-        try:
-            for attempt in self.reads():
-                with attempt:
-                    return read(pa.BufferReader(self.read_bytes()))
-        except pa.ArrowException as error:
-            raise InputError(f"{self.uri} is not a readable table: {one_line(error)}") from error
+        for attempt in self.reads():
+            with attempt:
+                data = self.read_bytes()
+                with self.refusing_damage():
+                    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+                    return read(file)
         raise AssertionError
+
+    @contextmanager
+    def refusing_damage(self) -> Iterator[None]:
+        """For a block that parses bytes of this file: whatever is wrong with them names it.
+
+        Raises:
+            DamagedTable: in place of all that Arrow raises on bytes that it cannot make sense of.
+        """
+        try:
+            yield
+        except InputError:
+            raise
+        except _NONSENSE as error:
+            raise DamagedTable(f"{self.uri} is not a readable table: {one_line(error)}") from error
 
     def reads(self) -> Iterator[stamina.Attempt]:
         """Attempts at reading a Parquet file whose bytes may be cut on their way."""
@@ -250,6 +276,14 @@ class Location:
             self.fs.rm_file(self.path)
         except FileNotFoundError:
             pass
+
+
+def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
+    """A Parquet file of a table, with checksums of its pages; zstd where `options` do not say."""
+    buffer = io.BytesIO()
+    options = {"compression": "zstd", **options}
+    pq.write_table(table, buffer, write_page_checksum=True, **options)
+    return buffer.getvalue()
 
 
 def read_regular(path: str, end: int = -1) -> bytes:

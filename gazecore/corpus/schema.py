@@ -8,16 +8,14 @@ t and duration are seconds, null where the source has none. `index` counts withi
 """
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gazecore.errors import CorpusError, InputError, one_line
-from gazecore.storage import Location
+from gazecore.storage import Location, parquet_bytes
 
 IMAGES = pa.schema(
     [
@@ -79,9 +77,7 @@ class Corpus:
     def save(self, location: Location) -> None:
         """Write both files; `images.parquet`, without which there is no corpus, comes last."""
         for name, table in (("fixations", self.fixations), ("images", self.images)):
-            buffer = io.BytesIO()
-            pq.write_table(table, buffer, compression="zstd")
-            (location / f"{name}.parquet").publish(buffer.getvalue())
+            (location / f"{name}.parquet").publish(parquet_bytes(table))
 
 
 def load_corpus(uri: str) -> Corpus:

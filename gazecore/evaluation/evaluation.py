@@ -5,7 +5,6 @@ DIR/report.html                          to look at
 DIR/summary.json                         averages (`gazecore.evaluation.summary`); written last
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 import gazecore
 from gazecore.cores import cores
@@ -24,7 +22,7 @@ from gazecore.evaluation.examples import best_and_worst
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
-from gazecore.storage import Location
+from gazecore.storage import Location, parquet_bytes
 from gazecore.view.report import render_report
 
 _MOST_THREADS = 16  # each holds maps of its image
@@ -97,9 +95,7 @@ def write_evaluation(
     )
     (out / "report.html").publish(page.encode())
     for name, table in (("images", evaluation.images), ("fixations", evaluation.fixations)):
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        (out / f"{name}.parquet").publish(buffer.getvalue())
+        (out / f"{name}.parquet").publish(parquet_bytes(table))
     (out / "summary.json").publish(
         (json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n").encode()
     )
@@ -109,6 +105,4 @@ def image_list(corpus: Corpus, chosen: list[str]) -> bytes:
     """A Parquet list of images that `gazecore score` takes."""
     wanted = pa.array(chosen, pa.string())
     table = corpus.images.select(["image_id", "uri"])
-    buffer = io.BytesIO()
-    pq.write_table(table.filter(pc.is_in(table["image_id"], value_set=wanted)), buffer)
-    return buffer.getvalue()
+    return parquet_bytes(table.filter(pc.is_in(table["image_id"], value_set=wanted)))

@@ -233,7 +233,7 @@ class _File:
         self._lock = threading.Lock()
         remote = None if location.is_local else location.fs.open(location.path, block_size=_AHEAD)
         source = remote or location.path
-        self._file = pq.ParquetFile(source)
+        self._file = pq.ParquetFile(source, page_checksum_verification=True)
 
     def read(self, group: int) -> pa.Table:
         with self._lock:  # a file has one position for all threads

@@ -1,10 +1,7 @@
 """From a shard's images to the rows of a feature cache."""
 
-import io
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -14,6 +11,7 @@ from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
 from gazecore.images.decode import NetworkInput
 from gazecore.model.backbone import Backbone
 from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
+from gazecore.storage import parquet_bytes
 
 
 class FeatureExtractor:
@@ -78,9 +76,9 @@ def commit_features(
     """Publish a shard: one row group for each image's features."""
     cache.commit(
         shard,
-        _parquet(pa.Table.from_pylist(outcomes, OUTCOMES), compression="zstd"),
+        parquet_bytes(pa.Table.from_pylist(outcomes, OUTCOMES)),
         # Noise does not compress, and an uncompressed row group is read without a copy.
-        _parquet(
+        parquet_bytes(
             pa.Table.from_pylist(results, FEATURES),
             row_group_size=1,
             compression="none",
@@ -88,9 +86,3 @@ def commit_features(
             write_statistics=False,
         ),
     )
-
-
-def _parquet(table: pa.Table, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **options)
-    return buffer.getvalue()

@@ -6,7 +6,6 @@ images that are new, in new shards, so a plan whose making was interrupted is si
 """
 
 import errno
-import io
 import tempfile
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.directory import ShardedDirectory
 from gazecore.results.schema import PLAN
-from gazecore.storage import Location
+from gazecore.storage import Location, parquet_bytes
 
 SHARDS_PER_PART = 256
 DATABASE: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "256MB"}
@@ -235,14 +234,13 @@ def _write_part(planned: ShardedDirectory, number: int, first_shard: int, rows: 
     numbers = [first_shard + i // size for i in range(rows.num_rows)]
     table = rows.append_column("shard", pa.array(numbers, pa.int32())).cast(PLAN)
     table = table.replace_schema_metadata({_FIRST: str(first_shard).encode()})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, row_group_size=size, compression="zstd")
+    data = parquet_bytes(table, row_group_size=size)
     location = planned.plan / f"part-{number:05d}.parquet"
     try:
-        location.publish(buffer.getvalue(), create=True)
+        location.publish(data, create=True)
     except FileExistsError:
         # The same rows are as good as ours, and may be: the answer to the first PUT can be lost.
-        if location.read_bytes() != buffer.getvalue():
+        if location.read_bytes() != data:
             raise RunMismatch(
                 f"another process is planning {planned.location.uri}: wait for it, then run this "
                 "again"

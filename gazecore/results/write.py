@@ -1,16 +1,15 @@
 """Committing a shard: its densities first, then the scores that vouch for them."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gazecore.errors import InputError
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, shard_name
+from gazecore.storage import parquet_bytes
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -93,6 +92,4 @@ def _density_bytes(table: pa.Table) -> bytes:
 
 
 def _parquet(table: pa.Table, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", compression_level=9, **options)
-    return buffer.getvalue()
+    return parquet_bytes(table, compression_level=9, **options)

@@ -3,10 +3,9 @@
 import io
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from gazecore.storage import Location
+from gazecore.storage import Location, parquet_bytes
 from gazecore.training.trainer import Epoch
 
 PROGRESS = pa.schema(
@@ -50,9 +49,7 @@ class History:
             "images": epoch.images,
             "seconds": epoch.seconds,
         }
-        buffer = io.BytesIO()
-        pq.write_table(self.table(), buffer, compression="zstd")
-        (self._directory / "progress.parquet").publish(buffer.getvalue())
+        (self._directory / "progress.parquet").publish(parquet_bytes(self.table()))
         return True
 
     def table(self) -> pa.Table:

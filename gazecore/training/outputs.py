@@ -1,12 +1,10 @@
 """What a training leaves: the bundle, and beside it what it was judged by."""
 
 import dataclasses
-import io
 import posixpath
 from collections.abc import Callable
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gazecore.errors import ImageError, InputError, one_line
 from gazecore.images.decode import to_network
@@ -15,7 +13,7 @@ from gazecore.images.formats import Limits
 from gazecore.model.bundle import ModelBundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.scoring.evaluate import evaluate
-from gazecore.storage import Location
+from gazecore.storage import Location, parquet_bytes
 from gazecore.training.examples import TrainingSet
 from gazecore.training.folds import FittedFold, averages, judge_folds
 from gazecore.training.out_of_fold import write_out_of_fold
@@ -93,6 +91,4 @@ def require_readable(data: TrainingSet, split: SplitConfig) -> None:
 
 
 def _publish(location: Location, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    location.publish(buffer.getvalue())
+    location.publish(parquet_bytes(table))
