@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
 from gazecore.geometry import DisplaySize, network_size
 from gazecore.images.formats import FORMATS, Limits
-from gazecore.images.metadata import ORIENTATION, Bare, bare, kind_of
+from gazecore.images.kinds import kind_of
+from gazecore.images.metadata import ORIENTATION, Bare, bare
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()
