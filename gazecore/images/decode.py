@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
 from gazecore.geometry import DisplaySize, network_size
 from gazecore.images.formats import FORMATS, Limits
-from gazecore.images.metadata import ORIENTATION, Bare, bare, kind_of
+from gazecore.images.kinds import kind_of
+from gazecore.images.metadata import ORIENTATION, Bare, bare
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()
@@ -105,12 +106,15 @@ def _upright(data: bytes, limits: Limits) -> Iterator[Image.Image]:
     try:
         file = bare(data)
         image = Image.open(io.BytesIO(file.data), formats=FORMATS)
-        if image.width * image.height > limits.max_pixels:
+        pixels = max(image.width * image.height, file.tile)
+        if pixels > limits.max_pixels:
             raise TooLarge(
                 f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
                 "(--limits.max-pixels)"
+                if file.tile < pixels
+                else f"its tiles have more than {limits.max_pixels} pixels (--limits.max-pixels)"
             )
-        is_large = image.width * image.height > LARGE
+        is_large = pixels > LARGE
         with _one_large if is_large else contextlib.nullcontext():
             image.load()
             turn = _TURNS.get(_orientation(image) if file.orientation is None else file.orientation)
@@ -180,7 +184,7 @@ def _deep_to_rgb(image: Image.Image, file: Bare) -> Image.Image:
     shown = Image.new("RGB", image.size)
     for box in _bands(image):
         samples = _samples(image, box, file)
-        if samples.dtype == np.uint16:
+        if samples.dtype == np.uint16 and full == 65535:
             # Rounded division by 257, in integers: large scans are of this kind.
             gray = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
         else:
@@ -202,14 +206,16 @@ def _samples(image: Image.Image, box: tuple[int, int, int, int], file: Bare) -> 
 def _full(image: Image.Image, file: Bare) -> float:
     """Which sample is white, of gray samples whose range their format does not say.
 
-    16 bits: 65535. Larger integers: 255 or 65535 where the image's largest sample does not exceed
-    it, else that sample. Floats: 1 where none exceeds it; the largest sample where it is up to 16
-    (shares of one that overshoot, and light); then as integers.
+    16 bits: 65535; 12 bits: 4095. Others: of 1 (floats alone), 255 and 65535 the first of which the
+    largest sample is at most 17 times (so that 12 bits in a larger container are above 8), or that
+    sample itself where it is larger: shares that overshoot, light. Negative samples are black.
 
     Raises:
         DecodeError: a sample is not finite.
     """
-    if image.mode.startswith("I;16") or image.format == "PPM":  # which Pillow scales
+    if image.mode.startswith("I;16"):
+        return 4095.0 if file.bits == 12 else 65535.0
+    if image.mode == "I" and image.format == "PPM":  # which Pillow scales
         return 65535.0
     top = 0.0
     for box in _bands(image):
@@ -217,6 +223,5 @@ def _full(image: Image.Image, file: Bare) -> float:
         if not np.isfinite(samples).all():
             raise DecodeError("the image holds values that are not finite")
         top = max(top, float(samples.max(initial=0)))
-    if image.mode == "F" and top <= 16:
-        return max(top, 1.0)
-    return next((full for full in (255.0, 65535.0) if top <= full), top)
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    return next((max(white, top) for white in whites if top <= 17 * white), top)

@@ -26,7 +26,12 @@ ORIENTATION = 0x112
 
 _INFLATED = 2**20
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# Those that have a length, and the end. Decoders pass over the others, and what follows one of
+# them is no length: taken for it, it would hide scans.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]?")
+_EXIF_ITEM = re.compile(rb"(infe[\2\3]\0\0.(?:..|....)\0\0)Exif", re.DOTALL)
+_PARTS = (273, 279, 324, 325)
 _TIFF_KEPT = frozenset(
     (254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324,
      325, 332, 336, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532)
@@ -43,7 +48,8 @@ class Bare:
         orientation: EXIF's, 1 to 8; None: not looked for here, the decoder may know.
         is_inverted: 0 stands for white, and the decoder is not told so.
         is_unsigned: 32-bit samples go up to 2**32 - 1.
-        bits: of a PNG's samples; 8 elsewhere.
+        bits: of a sample of a PNG or a gray TIFF; 8 elsewhere.
+        tile: pixels of a TIFF's tile, which is decoded whole however small the image is.
     """
 
     data: bytes
@@ -51,6 +57,7 @@ class Bare:
     is_inverted: bool = False
     is_unsigned: bool = False
     bits: int = 8
+    tile: int = 0
 
 
 def bare(data: bytes) -> Bare:
@@ -71,48 +78,58 @@ def bare(data: bytes) -> Bare:
             return _tiff(data)
         if data.startswith((b"GIF87a", b"GIF89a")):
             return _gif(data)
+        if data[4:8] == b"ftyp":  # AVIF is turned by its boxes; Pillow would write its EXIF back
+            return Bare(_EXIF_ITEM.sub(rb"\1skip", data))
+        if data.startswith((b"P1", b"P2", b"P3")):  # Pillow drops each in time by its block's size
+            if data.count(b"#") > MAX_PARTS:
+                raise DecodeError(f"it has more than {MAX_PARTS} comments")
+            return Bare(_COMMENT.sub(b"", data))
     return Bare(data)
 
 
-def orientation_of(exif: bytes) -> int:
-    """The orientation in an EXIF block, 1 to 8; 1 where it is damaged or does not say."""
+def orientation_of(exif: bytes) -> int | None:
+    """The orientation in an EXIF block, 1 to 8; None where it is damaged or does not say."""
     try:
         found = Image.Exif()
         found.load(exif)
         value = found.get(ORIENTATION)
     except Exception:  # damaged in any of the ways in which TIFF directories can be
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        return None
+    return value if isinstance(value, int) and 1 <= value <= 8 else None
 
 
 def _jpeg(data: bytes) -> Bare:
     """Without application segments and comments, but for those that say what the colours are."""
-    pieces, orientation, in_xmp = [data[:2]], 1, 1
+    pieces, exif, xmp = [data[:2]], b"", b""
     for start, end in _segments(data):
         marker, body = data[start + 1], data[start + 4 : end]
         if marker == 0xE1 and body.startswith(b"Exif\0"):
-            orientation = max(orientation, orientation_of(body))
+            exif = exif or body
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
-            in_xmp = _in_xmp(body)
+            xmp = body
         if not (0xE1 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:
             pieces.append(data[start:end])
     _refuse_scans(data, end)
     pieces.append(data[end:])
-    return Bare(b"".join(pieces), orientation if orientation > 1 else in_xmp)
+    return Bare(b"".join(pieces), orientation_of(exif) or _in_xmp(xmp))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where each segment before the first scan begins and ends; the last one is empty."""
+    """Where each segment before the first scan begins and ends; the last one is empty.
+
+    What lies between segments is passed over, as decoders do: some cameras pad with zeros.
+    """
     position = 2
     for _ in range(MAX_PARTS):
-        while data[position] == 0xFF and data[position + 1] == 0xFF:
-            position += 1
-        if data[position] != 0xFF or data[position + 1] in (0x00, 0xD9, 0xDA):
-            yield position, position
+        found = _MARKER.search(data, position)
+        if found is None:
+            raise IndexError("it has no scan")
+        start = found.start()
+        if found[0] in (b"\xff\xd8", b"\xff\xd9", b"\xff\xda"):
+            yield start, start
             return
-        end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
-        yield position, end
-        position = end
+        position = start + 2 + max(2, struct.unpack_from(">H", data, start + 2)[0])
+        yield start, position
     raise DecodeError(f"it has more than {MAX_PARTS} segments")
 
 
@@ -155,8 +172,8 @@ def _png(data: bytes) -> Bare:
     else:
         raise DecodeError(f"it has more than {MAX_PARTS} chunks")
     pieces.append(data[kept_to:end])
-    orientation = orientation_of(exif or _from_hex(profile))
-    return Bare(b"".join(pieces), orientation if orientation > 1 else _in_xmp(xmp), bits=bits)
+    orientation = orientation_of(exif or _from_hex(profile)) or _in_xmp(xmp)
+    return Bare(b"".join(pieces), orientation, bits=bits)
 
 
 def _text(kind: bytes, body: bytes) -> bytes:
@@ -191,11 +208,11 @@ def _in_xmp(xmp: bytes) -> int:
 
 def _tiff(data: bytes) -> Bare:
     """The first directory alone, with the tags that describe its pixels."""
-    order, offset, entries, layout = _directory(data)
+    order, offset, entries, layout = tiff_directory(data)
     kept, values = [], dict[int, int]()
     for entry in entries:
         tag, kind, count = struct.unpack_from(order + layout[1], entry)
-        if tag in _TIFF_KEPT and count > MAX_PARTS:
+        if tag in _PARTS and count > MAX_PARTS:
             raise DecodeError(f"it has more than {MAX_PARTS} strips or tiles")
         if count == 1 and (width := _WIDTHS.get(kind)):
             start = struct.calcsize(order + layout[1])
@@ -218,10 +235,16 @@ def _tiff(data: bytes) -> Bare:
     edited[offset : offset + len(directory)] = directory
     orientation = values.get(ORIENTATION, 1)
     found = Bare(bytes(edited), orientation if 1 <= orientation <= 8 else 1)
-    return replace(found, is_inverted=is_inverted, is_unsigned=bits == 32 and form == 1)
+    return replace(
+        found,
+        is_inverted=is_inverted,
+        is_unsigned=bits == 32 and form == 1,
+        bits=bits,
+        tile=values.get(322, 0) * values.get(323, 0),
+    )
 
 
-def _directory(data: bytes) -> tuple[str, int, list[bytes], tuple[str, str, int]]:
+def tiff_directory(data: bytes) -> tuple[str, int, list[bytes], tuple[str, str, int]]:
     """Byte order, and a TIFF's first directory: where it is, its entries, and how it is laid out:
     struct formats of its length and of an entry's head, and bytes of the link to the next."""
     order = "<" if data[:2] == b"II" else ">"
@@ -231,8 +254,9 @@ def _directory(data: bytes) -> tuple[str, int, list[bytes], tuple[str, str, int]
     size = 20 if is_big else 12
     (count,) = struct.unpack_from(order + layout[0], data, offset)
     first = offset + struct.calcsize(order + layout[0])
-    if count > MAX_PARTS or first + count * size + layout[2] > len(data):
+    if count > MAX_PARTS:
         raise IndexError("the directory is cut")
+    count = min(count, (len(data) - first) // size)  # decoders read a cut one as far as it goes
     entries = [data[first + i * size : first + (i + 1) * size] for i in range(count)]
     return order, offset, entries, layout
 
@@ -241,80 +265,17 @@ def _gif(data: bytes) -> Bare:
     """Without the comments and application blocks before the first frame."""
     table = 3 * 2 ** (1 + (data[10] & 7)) if data[10] & 0x80 else 0
     position = 13 + table
-    pieces, blocks = [data[:position]], 0
+    head, control, blocks = data[:position], b"", 0
     while data[position] == 0x21:
         start, position = position, position + 2
-        while data[position]:
-            position += 1 + data[position]
+        while True:
             blocks += 1
+            if blocks > 8 * MAX_PARTS:
+                raise DecodeError(f"it has more than {8 * MAX_PARTS} blocks before its first frame")
+            if not data[position]:
+                break
+            position += 1 + data[position]
         position += 1
-        if data[start + 1] == 0xF9:
-            pieces.append(data[start:position])
-        if blocks > 8 * MAX_PARTS:
-            raise DecodeError(f"it has more than {8 * MAX_PARTS} blocks before its first frame")
-    return Bare(b"".join([*pieces, data[position:]]), 1)
-
-
-_SAMPLES = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex float"}
-_SIGNATURES = (
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
-    (0, b"\0\5\x16\x07", "a resource fork of macOS, not the image beside it"),
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"\x1a\x45\xdf\xa3", "a video"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS, not the image"),
-    (0, b"#?RADIANCE", "a Radiance HDR image"),
-    (0, b"v/1\1", "an OpenEXR image"),
-    (0, b"\0\0\1\0", "an icon"),
-)
-_BRANDS = {
-    b"heic": "HEIF/HEIC", b"heix": "HEIF/HEIC", b"heim": "HEIF/HEIC", b"heis": "HEIF/HEIC",
-    b"hevc": "HEIF/HEIC", b"hevx": "HEIF/HEIC", b"mif1": "HEIF/HEIC", b"msf1": "HEIF/HEIC",
-    b"crx ": "a camera's raw file", b"isom": "a video", b"mp41": "a video", b"mp42": "a video",
-    b"qt  ": "a video",
-}  # fmt: skip
-
-
-def kind_of(data: bytes) -> str:
-    """What a file is that cannot be read as an image, in words; empty where nobody knows."""
-    if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "")
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _tiff_kind(data)
-    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    if text.startswith((b"<?xml", b"<svg")):
-        return "an SVG drawing" if b"<svg" in text else "XML"
-    for at, signature, words in _SIGNATURES:
-        if data[at : at + len(signature)] == signature:
-            return words
-    return ""
-
-
-def _tiff_kind(data: bytes) -> str:
-    try:
-        order, _, entries, layout = _directory(data)
-        start = struct.calcsize(order + layout[1])
-        found = dict[int, int]()
-        for entry in entries:
-            tag, kind, count = struct.unpack_from(order + layout[1], entry)
-            letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-            if letter and count:
-                width = struct.calcsize(letter) * count
-                fits = width <= len(entry) - start
-                link = struct.unpack_from(order + ("Q" if len(entry) == 20 else "I"), entry, start)
-                source, at = (entry, start) if fits else (data, link[0])
-                (found[tag],) = struct.unpack_from(order + letter, source, at)
-    except (struct.error, IndexError):
-        return "a TIFF whose directory is cut"
-    return (
-        f"a TIFF of {found.get(277, 1)} x {found.get(258, 1)} bits, "
-        f"{_SAMPLES.get(found.get(339, 1), 'of unknown form')}, "
-        f"{'little' if order == '<' else 'big'}-endian, photometric {found.get(262, '?')}, "
-        f"compression {found.get(259, 1)}"
-    )
+        if data[start + 1] == 0xF9:  # of several, the last is the frame's
+            control = data[start:position]
+    return Bare(head + control + data[position:], 1)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from gazecore.errors import DecodeError
+from gazecore.errors import DecodeError, TooLarge
 from gazecore.images.decode import decode
 from gazecore.images.metadata import MAX_SCANS, bare
 
@@ -281,3 +281,128 @@ def test_a_cut_file_is_never_more_than_a_decode_error() -> None:
                 decode(data[:end])
             except DecodeError:
                 continue
+
+
+def oriented(value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x112] = value
+    return exif.tobytes()
+
+
+XMP_6 = b'http://ns.adobe.com/xap/1.0/\0<a tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        into_jpeg(segment(0xE1, oriented(1)), segment(0xE1, XMP_6)),
+        into_jpeg(segment(0xE1, oriented(1)), segment(0xE1, oriented(6))),
+        into_png(
+            chunk(b"eXIf", oriented(1)[6:]),
+            chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<a tiff:Orientation="6"/>'),
+        ),
+    ],
+    ids=["jpeg-xmp", "jpeg-second-exif", "png-xmp"],
+)
+def test_an_orientation_of_exif_counts_before_any_other(data: bytes) -> None:
+    """Who turns the pixels and sets EXIF's to 1 often leaves XMP's as it was."""
+    assert decode(data).size == (96, 64)
+
+
+@pytest.mark.parametrize("padding", [b"\0\0", b"\xff\xff", b"\0\xff\0", b"junk"])
+def test_padding_between_segments_hides_nothing(padding: bytes) -> None:
+    assert decode(into_jpeg(segment(0xFE, b"x"), padding, segment(0xE1, ODD_EXIF))).size == (64, 96)
+
+
+def test_odd_exif_of_avif_is_not_written_back() -> None:
+    room = b"\xaa" * 120
+    data = saved(photo(), "AVIF", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + room)
+    at = data.index(room) - 14
+    assert data[at : at + 4] == b"MM\0*"
+    odd = data[:at] + ODD_EXIF[6:] + data[at + len(ODD_EXIF) - 6 :]
+    assert decode(odd).tobytes() == decode(saved(photo(), "AVIF")).tobytes()
+
+
+@pytest.mark.parametrize("turn", [6, 8, 3])
+def test_avif_is_turned_by_its_own_boxes(turn: int) -> None:
+    data = saved(photo(), "AVIF", exif=oriented(turn))
+    assert decode(data).size == ((96, 64) if turn == 3 else (64, 96))
+
+
+def test_scans_do_not_hide_behind_a_marker_without_length() -> None:
+    """Each is followed by what would be a length, long enough to pass over thousands of scans."""
+    data = saved(photo().convert("L"), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    for marker in (b"\xff\x01", b"\xff\x02", b"\xff\xbf"):
+        hidden = marker + data[last:-2] * (MAX_SCANS + 1)
+        with pytest.raises(DecodeError, match=f"more than {MAX_SCANS} scans"):
+            decode(data[:last] + hidden + data[-2:])
+
+
+@pytest.mark.parametrize("extension", [b"\x21\xf9\0", b"\x21\xfe\0"])
+def test_empty_extensions_of_a_gif_are_counted(extension: bytes) -> None:
+    with pytest.raises(DecodeError, match="more than 1048576 blocks"):
+        decode(into_gif(extension * 1_100_000))
+
+
+@pytest.mark.parametrize("maximum", ["255", "255 # the largest"])
+def test_comments_in_plain_netpbm_cost_no_time(maximum: str) -> None:
+    comments = b"#x\n" * 130_000  # took Pillow seconds
+    data = f"P2 # kind\n2 1 # size\n{maximum}\n".encode() + b"7\n" + comments + b"9 "
+    started = time.monotonic()
+    assert np.asarray(decode(data))[0, :, 0].tolist() == [7, 9]
+    assert time.monotonic() - started < 3
+
+
+def tiff(
+    samples: bytes, bits: int, form: int = 1, white: int = 1, is_linked: bool = True,
+    width: int = 256, extra: tuple[tuple[int, int], ...] = (),
+) -> bytes:  # fmt: skip
+    """A gray TIFF of one row, its directory last; written by hand, as Pillow writes few kinds."""
+    tags = {
+        256: width, 257: 1, 258: bits, 259: 1, 262: white, 273: 8, 277: 1, 278: 1,
+        279: len(samples), 339: form, **dict(extra),
+    }  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4 if is_linked else 0)
+    return b"II*\0" + struct.pack("<I", 8 + len(samples)) + samples + directory
+
+
+@pytest.mark.parametrize("top", [1.01, 16, 255, 255.01, 300, 1023, 4095, 65535, 65535.5, 3e38])
+def test_floats_just_above_a_level_are_no_darker(top: float) -> None:
+    found = np.asarray(decode(tiff((RAMP[0] * top).astype("<f4").tobytes(), 32, form=3)))
+    assert np.abs(found[0, :, 0] - GRAY).max() <= 1
+
+
+@pytest.mark.parametrize("top", [255, 256, 1023, 4080, 65535, 65536, 2**24])
+def test_integers_just_above_a_level_are_no_darker(top: int) -> None:
+    found = np.asarray(decode(tiff((RAMP[0] * top).astype("<i4").tobytes(), 32, form=2)))
+    assert np.abs(found[0, :, 0] - GRAY).max() <= 1
+
+
+@pytest.mark.parametrize("white", [0, 1])
+@pytest.mark.parametrize("is_linked", [True, False], ids=["linked", "cut-link"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_deep_gray_has_its_own_white(bits: int, is_linked: bool, white: int) -> None:
+    values = np.rint(RAMP[0] * (2**bits - 1)).astype(int)
+    samples = int("".join(f"{value:0{bits}b}" for value in values), 2).to_bytes(32 * bits)
+    if bits == 16:
+        samples = values.astype("<u2").tobytes()
+    found = np.asarray(decode(tiff(samples, bits, white=white, is_linked=is_linked)))[0, :, 0]
+    assert np.abs(found.astype(int) - (GRAY if white else GRAY[::-1])).max() <= 1
+
+
+def test_a_float_netpbm_holds_shares_of_one() -> None:
+    data = b"Pf\n256 4\n-1.0\n" + RAMP.astype("<f4").tobytes()
+    assert np.abs(np.asarray(decode(data))[0, :, 0] - GRAY).max() <= 1
+
+
+def test_the_cap_on_pixels_holds_for_the_tiles_of_a_small_image() -> None:
+    data = tiff(bytes(64), 8, width=16, extra=((322, 16384), (323, 16384)))
+    with pytest.raises(TooLarge, match=r"its tiles .*--limits\.max-pixels"):
+        decode(data)
+
+
+def test_plain_netpbm_of_more_comments_than_anybody_writes_is_refused() -> None:
+    with pytest.raises(DecodeError, match="more than 131072 comments"):
+        decode(b"P2\n1 1\n255\n" + b"#x\n" * 140_000 + b"7\n")
