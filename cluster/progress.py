@@ -16,6 +16,9 @@ from gazecore.scoring.stages import STAGES, StageTimes, verdict
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
 
+KNOWN_AFTER = 10.0
+"""Seconds of work after which its rate is said: batches come in waves too."""
+
 MAX_NAMED = 20
 """How many shards that could not be done the last words name."""
 
@@ -88,7 +91,7 @@ class ProgressReport:
         if here and self._first is None:
             self._first = (now, done)  # start-up is not part of the rate
         rate = 0.0
-        if self._first and now > self._first[0]:
+        if self._first and now >= self._first[0] + KNOWN_AFTER:
             rate = (done - self._first[1]) / (now - self._first[0])
         left = max(0.0, (self._total - done) / rate) if rate > 0 else None
         if self._live:

@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -40,14 +40,8 @@ Read = TypeVar("Read")
 _log = logging.getLogger(__name__)
 
 _NONSENSE = (
-    pa.ArrowException,
-    OSError,
-    ValueError,
-    TypeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-)
+    pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError,
+)  # fmt: skip
 """What Arrow raises where a footer or a page is not what it says; its own errors of reading are
 OSErrors too."""
 
@@ -265,10 +259,13 @@ class Location:
             of: only what writers of the file of this name left.
         """
         for name, when in self.modified().items():
+            if not name.endswith(TEMPORARY_SUFFIX):
+                continue
             if of is not None and not ((ours := _TEMPORARY.fullmatch(name)) and ours[1] == of):
                 continue
-            if name.endswith(TEMPORARY_SUFFIX) and not _is_alive(name, time.time() - when):
-                (self / name).remove()
+            if not _is_alive(name, time.time() - when):
+                with suppress(PermissionError):  # of a folder that is only read
+                    (self / name).remove()
 
     def remove(self) -> None:
         """Delete this file if it is there."""

@@ -149,7 +149,7 @@ class FeatureCache:
             self.display_size: DisplaySize = header["display_size"]
             self.mirrored: bool = header["mirrored"]
             self._directory = CacheDirectory(location, header["shard_size"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorpusError(
                 f"{uri} is not a feature cache: {one_line(error)}; `gazecore features` makes one"
             ) from error

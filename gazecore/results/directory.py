@@ -1,5 +1,6 @@
 """A directory whose plan is worked off shard by shard: a run's, or a feature cache's."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -8,6 +9,9 @@ from typing import Any
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.results.schema import shard_name
 from gazecore.storage import Location
+
+DIGEST = "sha256"
+"""What a marker calls the digest of the rest of it."""
 
 _SHARD = re.compile(r"shard-(\d{6,})\.parquet")
 
@@ -69,12 +73,21 @@ def claim(
         RunMismatch: it was begun with other settings, which the message lists.
         InputError: the marker cannot be read.
     """
-    try:
-        text = json.dumps({**(notes or {}), **settings}, indent=2) + "\n"
-        marker.publish(text.encode(), create=True)
-        return
-    except FileExistsError:
-        refuse_others(marker, settings, what)
+    if not marker.exists():  # which is not to need leave to write
+        content = {**(notes or {}), **settings}
+        text = json.dumps({**content, DIGEST: digest(content)}, indent=2) + "\n"
+        try:
+            marker.publish(text.encode(), create=True)
+            return
+        except FileExistsError:
+            pass
+    refuse_others(marker, settings, what)
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """sha256 of what a marker holds beside it, in hexadecimal."""
+    rest = {key: value for key, value in content.items() if key != DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def refuse_others(marker: Location, settings: Mapping[str, Any], what: str = "") -> None:
@@ -82,7 +95,7 @@ def refuse_others(marker: Location, settings: Mapping[str, Any], what: str = "")
     try:
         found = json.loads(marker.read_bytes())
         old, new = (_flat(values) for values in (found, json.loads(json.dumps(dict(settings)))))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{marker.uri} cannot be read: {one_line(error)}") from error
     differences = [
         f"{key}: it has {old.get(key)}, now {value}"

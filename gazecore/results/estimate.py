@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gazecore.results.plan import PlanSummary, plan_parts, shards, update_plan
+from gazecore.results.plan import PlanSummary, plan_parts, require_plan, shards, update_plan
+from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
-from gazecore.results.status import commit_rate, commit_times
 from gazecore.storage import Location
 
 DENSITY_BYTES = {4: 2586, 2: 8400, 1: 19800}
@@ -29,7 +29,7 @@ class Estimate:
         images, shards: to do.
         sized, bytes: images among them whose size is known, and their bytes in all.
         stored: bytes that their densities and scores will take.
-        rate: images per second over the run's newest shards, if it has any.
+        rate: images per second of late, if that is known.
     """
 
     plan: PlanSummary
@@ -52,13 +52,14 @@ def estimate(run: Run, listing: Iterator[pa.RecordBatch], limit: int | None) -> 
     with tempfile.TemporaryDirectory(prefix="gazecore-dry-run-") as folder:
         draft = Run(Location(folder), run.settings)
         parts = plan_parts(run)
+        require_plan(run, parts, written)
         for part in parts:
             name = part.location.path.rpartition("/")[2]
             (draft.plan / name).publish(part.location.read_bytes())
         plan = update_plan(draft, listing, limit)
         images, count, sized, size = _count(draft, written)
     per_image = DENSITY_BYTES[run.settings.density_factor] + SCORE_BYTES
-    rate = commit_rate(parts, written)
+    rate = commit_rate(parts, written, begin_time(run))
     return Estimate(plan, images, count, sized, size, images * per_image, rate)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from gazecore.density.codec import decode
 from gazecore.results.read import Results
-from gazecore.results.schema import shard_name
+from gazecore.results.schema import DENSITIES, read_table, shard_name
 
 _SHARDS_HELD = 4
 
@@ -54,4 +54,4 @@ class DensityLookup:
         return table, {image_id: i for i, image_id in enumerate(table["image_id"].to_pylist())}
 
     def _read(self, shard: int, columns: list[str] | None) -> pa.Table:
-        return (self._folder / shard_name(shard)).read_table(columns)
+        return read_table(self._folder / shard_name(shard), DENSITIES, columns)

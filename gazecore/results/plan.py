@@ -6,8 +6,9 @@ images that are new, in new shards, so a plan whose making was interrupted is si
 """
 
 import errno
+import re
 import tempfile
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gazecore.cores import cores
-from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
+from gazecore.errors import DamagedTable, InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.results.directory import ShardedDirectory
-from gazecore.results.schema import PLAN
+from gazecore.results.schema import PLAN, read_table
 from gazecore.storage import Location, parquet_bytes
 
 SHARDS_PER_PART = 256
@@ -30,6 +31,7 @@ DATABASE: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "25
 _THREADS = 2  # each needs memory of its own
 
 _FIRST = b"gazecore.first_shard"
+_PART = re.compile(r"part-\d+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def update_plan(
         RunFailed: there is no room for temporary files.
     """
     known = plan_parts(planned)
+    require_plan(planned, known, planned.shards_done())
     images = sum(part.images for part in known)
     next_shard = known[-1].first_shard + known[-1].shards if known else 0
     before = images
@@ -85,7 +88,7 @@ def update_plan(
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
             db.execute("CREATE TABLE known (image_id VARCHAR, uri VARCHAR)")
             for part in known:
-                db.register("part", part.location.read_table(["image_id", "uri"]))
+                db.register("part", read_table(part.location, PLAN, ["image_id", "uri"]))
                 db.execute("INSERT INTO known FROM part")
             _refuse_conflicts(db, listed)
             new = db.sql(
@@ -125,25 +128,51 @@ def plan_parts(planned: ShardedDirectory) -> list[PlanPart]:
     Raises:
         InputError: one of them is damaged.
     """
-    parts = []
-    for name in planned.plan.names():
-        if name.startswith("part-") and name.endswith(".parquet"):
-            location = planned.plan / name
-            try:
-                for attempt in location.reads():
-                    with attempt, location.fs.open(location.path, "rb") as file:
-                        metadata = pq.read_metadata(file)
-                first = int(metadata.metadata[_FIRST])
-            except (pa.ArrowException, KeyError, TypeError) as error:
-                raise InputError(f"{location.uri} is damaged: {one_line(error)}") from error
-            groups = range(metadata.num_row_groups)
-            sizes = np.array([metadata.row_group(g).num_rows for g in groups], dtype=np.int32)
-            parts.append(PlanPart(location, first, sizes))
+    parts = [plan_part(planned.plan / name) for name in part_names(planned)]
     parts.sort(key=lambda part: part.first_shard)
     ends = np.cumsum([0, *(part.shards for part in parts)], dtype=int)
     if [part.first_shard for part in parts] != ends[:-1].tolist():
         raise InputError(f"{planned.plan.uri} lacks one of its parts")
     return parts
+
+
+def part_names(planned: ShardedDirectory) -> list[str]:
+    """Names of the plan's files, in order."""
+    return [name for name in planned.plan.names() if _PART.fullmatch(name)]
+
+
+def plan_part(location: Location) -> PlanPart:
+    """One file of the plan, by its footer. Raises DamagedTable."""
+    for attempt in location.reads():
+        with attempt, location.fs.open(location.path, "rb") as file:
+            try:
+                metadata = pq.read_metadata(file)
+                first = int(metadata.metadata[_FIRST])
+                groups = range(metadata.num_row_groups)
+                sizes = np.array([metadata.row_group(g).num_rows for g in groups], dtype=np.int32)
+                if first < 0 or (sizes < 0).any():
+                    raise ValueError("its shards are no numbers")
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # of the storage, not of the bytes
+                raise DamagedTable(f"{location.uri} is damaged: {one_line(error)}") from error
+    return PlanPart(location, first, sizes)
+
+
+def require_plan(
+    planned: ShardedDirectory, parts: Sequence[PlanPart], done: Collection[int]
+) -> None:
+    """Refuse results that the plan does not name: to plan anew would do images twice.
+
+    Raises:
+        InputError: shards are done that no part of the plan holds.
+    """
+    count = sum(part.shards for part in parts)
+    if strangers := sum(number >= count for number in done):
+        raise InputError(
+            f"{planned.location.uri} has results of {strangers:,} shards that its plan does not "
+            "hold: files of its plan are gone; put them back, or use another --out"
+        )
 
 
 def images_in(planned: ShardedDirectory, numbers: Container[int]) -> int:
@@ -169,10 +198,25 @@ def shards(
         numbers = range(part.first_shard, part.first_shard + part.shards)
         if not any(wanted(number) for number in numbers):
             continue
-        file = part.location.read_parquet(pq.ParquetFile)
-        for group, number in enumerate(numbers):
-            if wanted(number):
-                yield Shard(number, file.read_row_group(group, use_threads=False))
+        read = part_reader(part)
+        yield from (read(number) for number in numbers if wanted(number))
+
+
+def part_reader(part: PlanPart) -> Callable[[int], Shard]:
+    """Read a file of the plan; returns what gives a shard of it by its number.
+
+    Both raise DamagedTable where what they read is damaged.
+    """
+    file = part.location.read_parquet(lambda file: file)
+
+    def read(number: int) -> Shard:
+        with part.location.refusing_damage():
+            images = file.read_row_group(number - part.first_shard, use_threads=False)
+            if images.schema.types != PLAN.types or images.schema.names != PLAN.names:
+                raise ValueError(f"its columns are {images.schema}")
+        return Shard(number, images)
+
+    return read
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from gazecore.density.resample import to_size
 from gazecore.errors import InputError
 from gazecore.results.plan import plan_parts
 from gazecore.results.run import Run, open_run
-from gazecore.results.schema import DENSITIES, PLAN, SCORES, shard_name
+from gazecore.results.schema import DENSITIES, PLAN, SCORES, read_table, shard_name
 from gazecore.storage import Location
 
 
@@ -30,13 +30,13 @@ class Results:
 
     def plan(self) -> pa.Table:
         """The planned images, schema PLAN."""
-        tables = [part.location.read_table() for part in plan_parts(self.run)]
+        tables = [read_table(part.location, PLAN) for part in plan_parts(self.run)]
         return pa.concat_tables([PLAN.empty_table(), *tables])
 
     def scores(self, columns: list[str] | None = None) -> pa.Table:
         """Scores of all shards that are done, schema SCORES, or some of its columns."""
         tables = [
-            (self.run.scores / shard_name(shard)).read_table(columns)
+            read_table(self.run.scores / shard_name(shard), SCORES, columns)
             for shard in sorted(self.run.shards_done())
         ]
         empty = SCORES.empty_table()
@@ -57,19 +57,19 @@ class Results:
         """
         is_wanted = pc.field("image_id") == image_id
         for part in plan_parts(self.run):
-            for row in (
-                part.location.read_table(["image_id", "shard"]).filter(is_wanted).to_pylist()
-            ):
+            planned = read_table(part.location, PLAN, ["image_id", "shard"])
+            for row in planned.filter(is_wanted).to_pylist():
                 location = self.run.densities / shard_name(row["shard"])
                 if location.exists():
-                    for density in location.read_table().filter(is_wanted).to_pylist():
+                    table = read_table(location, DENSITIES)
+                    for density in table.filter(is_wanted).to_pylist():
                         return _decoded(density, grid)
         raise InputError(f"{self.run.location.uri} has no density of {image_id!r}")
 
     def densities(self, *, grid: bool = False) -> Iterator[tuple[str, np.ndarray]]:
         """All (image_id, log density) pairs, a shard at a time; see `density`."""
         for shard in sorted(self.run.shards_done()):
-            table = (self.run.densities / shard_name(shard)).read_table(DENSITIES.names)
+            table = read_table(self.run.densities / shard_name(shard), DENSITIES)
             # Row by row: as Python numbers, a shard's cells would take twenty times their size.
             for batch in table.to_batches(max_chunksize=1):
                 for row in batch.to_pylist():

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from gazecore.results.plan import Shard, shards
 from gazecore.results.run import Run
-from gazecore.results.schema import PLAN, shard_name
+from gazecore.results.schema import PLAN, SCORES, read_table, shard_name
 from gazecore.results.status import READERS, error_counts
 
 _SHARDS_HELD = 64
@@ -30,7 +30,8 @@ def failed_parts(run: Run, numbers: Container[int]) -> Iterator[Shard]:
     """
 
     def failed(shard: Shard) -> Shard:
-        rows = (run.scores / shard_name(shard.number)).read_table(["image_id", "status"])
+        where = run.scores / shard_name(shard.number)
+        rows = read_table(where, SCORES, ["image_id", "status"])
         ids = rows.filter(pc.field("status") == "failed")["image_id"]
         images = shard.images.filter(pc.is_in(shard.images["image_id"], value_set=ids))
         column = images.schema.get_field_index("size")

@@ -91,6 +91,6 @@ def open_run(location: Location) -> Run:
         )
     except FileNotFoundError:
         raise InputError(f"{location.uri} is not a run directory: it has no run.json") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{location.uri}/run.json cannot be read: {one_line(error)}") from error
     return Run(location, settings)

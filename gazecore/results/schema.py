@@ -6,7 +6,13 @@ RUN/densities/shard-000123.parquet      DENSITIES: one row per `ok` image
 RUN/scores/shard-000123.parquet         SCORES: one row per planned image; written last
 """
 
+from collections.abc import Sequence
+
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from gazecore.errors import DamagedTable
+from gazecore.storage import Location
 
 VERSION = 1
 
@@ -65,6 +71,39 @@ DENSITIES = pa.schema(
     ]
 )
 """Decoding: `density.codec`."""
+
+
+def read_table(
+    location: Location, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """A file of a run, or some of its columns, as the schema says that they are.
+
+    Raises:
+        DamagedTable: the file's bytes make no sense, a column is of another type, a value that must
+            be there is null, or a density has not as many cells as its grid.
+        InputError: a column is missing.
+    """
+    fields = [schema.field(name) for name in columns or schema.names]
+    table = location.read_table([field.name for field in fields])
+    for field in fields:
+        column = table[field.name]
+        if column.type != field.type:
+            raise DamagedTable(
+                f"{location.uri}: column {field.name} holds {column.type}, not {field.type}"
+            )
+        nulls = column.null_count
+        if pa.types.is_list(field.type):
+            nulls += pc.list_flatten(column).null_count
+        if nulls and not field.nullable:
+            raise DamagedTable(f"{location.uri}: column {field.name} lacks {nulls} values")
+    if {"log_density", "grid_height", "grid_width"} <= set(table.column_names):
+        sides = [pc.cast(table[name], pa.int64()) for name in ("grid_height", "grid_width")]
+        cells = pc.cast(pc.list_value_length(table["log_density"]), pa.int64())
+        fits = pc.and_(pc.equal(cells, pc.multiply(*sides)), pc.greater(sides[0], 0))
+        if table.num_rows and not pc.all(fits).as_py():
+            image_id = table.filter(pc.invert(fits))["image_id"][0]
+            raise DamagedTable(f"{location.uri}: the density of {image_id} does not fit its grid")
+    return table
 
 
 def shard_name(shard: int) -> str:

@@ -1,17 +1,15 @@
 """How far a run is, counted once or again and again while it goes on."""
 
-import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from gazecore.results.directory import shard_numbers
-from gazecore.results.plan import PlanPart, count_images, plan_parts
+from gazecore.results.plan import PlanPart, plan_parts, require_plan
+from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
-from gazecore.results.schema import shard_name
+from gazecore.results.schema import SCORES, read_table, shard_name
 
-_RATE_SHARDS = 64
 READERS = 16
 """Files that are read at the same time."""
 _FILES_HELD = 1024
@@ -26,7 +24,7 @@ class Status:
         ok, failed: images by the status of their row.
         shards_done: shards that have rows.
         errors: failed images by error class, the most frequent first.
-        rate: images per second over the shards that were finished last, None before there are two.
+        rate: images per second of late; None: not known yet.
         last_commit: when the newest of them was finished, seconds since 1970; None: not known.
     """
 
@@ -55,6 +53,7 @@ class RunCounter:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._begun = begin_time(run)
         self._plan: list[str] = []
         self._parts: list[PlanPart] = []
         self._written: dict[int, float] = {}
@@ -62,10 +61,12 @@ class RunCounter:
         self._total = Counter[str | None]()
 
     def status(self) -> Status:
-        """Count. Raises InputError where a file is damaged."""
+        """Count. Raises InputError where a file is damaged, or the plan is gone."""
+        written = commit_times(self._run)
+        # After the scores: what is planned and scored meanwhile is missed, and not unplanned.
         if (plan := self._run.plan.names()) != self._plan:
             self._plan, self._parts = plan, plan_parts(self._run)
-        written = commit_times(self._run)
+        require_plan(self._run, self._parts, written)
         new = [number for number, when in written.items() if self._written.get(number) != when]
         for number, counts in error_counts(self._run, new):
             self._total.subtract(self._counts.get(number, {}))
@@ -80,7 +81,7 @@ class RunCounter:
             shards=sum(part.shards for part in self._parts),
             shards_done=len(written),
             errors=failed,
-            rate=commit_rate(self._parts, written),
+            rate=commit_rate(self._parts, written, self._begun),
             last_commit=max(written.values(), default=0.0) or None,
         )
 
@@ -97,31 +98,10 @@ def error_counts(run: Run, numbers: Sequence[int]) -> Iterator[tuple[int, dict[s
     """
 
     def count(number: int) -> dict[str | None, int]:
-        errors = (run.scores / shard_name(number)).read_table(["error"])["error"]
+        errors = read_table(run.scores / shard_name(number), SCORES, ["error"])["error"]
         return {row["values"]: row["counts"] for row in errors.value_counts().to_pylist()}
 
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(numbers), _FILES_HELD):
             some = numbers[start : start + _FILES_HELD]
             yield from zip(some, pool.map(count, some), strict=True)
-
-
-def commit_times(run: Run) -> dict[int, float]:
-    """When each shard that is done was written, seconds since 1970; 0 where it is not known."""
-    times = run.scores.modified()
-    numbers = shard_numbers(list(times) or run.scores.names())
-    return {number: times.get(shard_name(number), 0.0) for number in sorted(numbers)}
-
-
-def commit_rate(parts: list[PlanPart], written: Mapping[int, float]) -> float | None:
-    """Images per second between the commits of the newest shards; None before there are two.
-
-    Args:
-        parts: of the plan.
-        written: see `commit_times`.
-    """
-    newest = heapq.nlargest(_RATE_SHARDS, ((when, number) for number, when in written.items()))
-    if len(newest) < 2 or newest[0][0] <= newest[-1][0]:
-        return None
-    newer = {number for _, number in newest[:-1]}
-    return count_images(parts, newer) / (newest[0][0] - newest[-1][0])

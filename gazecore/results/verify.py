@@ -1,83 +1,121 @@
 """Does a run directory hold what it promises?"""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
-from gazecore.results.directory import shard_numbers
-from gazecore.results.plan import Shard, plan_parts, shards
+from gazecore.results.directory import DIGEST, digest, shard_numbers
+from gazecore.results.plan import PlanPart, Shard, part_names, part_reader, plan_part
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, SCORES, shard_name
+from gazecore.results.schema import DENSITIES, PLAN, SCORES, read_table, shard_name
 from gazecore.storage import Location
+
+_ROUNDING = 1e-3
+"""What float32 and the density's grid may add to a value at the end of its range."""
+
+MAX_BITS = 1000.0
+"""No information or disagreement is larger: a log density of -700 is zero."""
 
 
 def problems(run: Run) -> Iterator[str]:
     """Check everything, shard by shard; yields a line for each thing that is wrong.
 
-    Every planned image has exactly one row, in its own shard; statuses and errors agree; each `ok`
-    image and no other has a density; densities are normalised; sizes agree; no file is left over.
+    Every planned image has exactly one row, in its own shard, with the planned URI; statuses and
+    errors agree; statistics are within their ranges (docs/results-format.md); each `ok` image and
+    no other has a density; densities are normalised; sizes agree; no file is left over; all bytes
+    agree with their checksums, where the file has any, and footers with what they summarise.
+
+    A file that is damaged is one line, and the rest is checked.
     """
-    try:
-        plan_parts(run)
-    except InputError as error:
-        yield one_line(error)
-        return
-    done = run.shards_done()
-    stored = shard_numbers(run.densities.names())
-    planned: set[int] = set()
-    total = sum(part.shards for part in plan_parts(run))
-    if not total:
+    yield from _marker(run)
+    parts: list[PlanPart] = []
+    is_whole = True
+    for name in part_names(run):
+        try:
+            parts.append(plan_part(run.plan / name))
+        except (OSError, InputError) as error:
+            yield one_line(error)
+            is_whole = False
+    parts.sort(key=lambda part: part.first_shard)
+    ends = np.cumsum([0, *(part.shards for part in parts)], dtype=int)
+    if is_whole and [part.first_shard for part in parts] != ends[:-1].tolist():
+        yield f"{run.plan.uri} lacks one of its parts"
+        is_whole = False
+    if is_whole and not ends[-1]:
         yield "the plan is empty"
-    yield from _repeated(run)
-    for shard in shards(run):
-        planned.add(shard.number)
-        name = shard_name(shard.number)
-        if shard.number not in done:
-            yield f"scores/{name} is missing: {shard.images.num_rows} images are not scored"
-        elif shard.number not in stored:
-            yield f"densities/{name} is missing"
-        else:
-            yield from _shard_problems(run, shard)
-    yield from _strays(run, planned)
-
-
-def _repeated(run: Run) -> Iterator[str]:
-    """Images that the plan names twice, found by hash so that memory stays small."""
-    hashes = [
-        np.fromiter((hash(i) for i in shard.images["image_id"].to_pylist()), dtype=np.int64)
-        for shard in shards(run)
-    ]
+    done, stored = run.shards_done(), shard_numbers(run.densities.names())
+    hashes = []
+    for part in parts:
+        try:
+            read = part_reader(part)
+            yield from _footer_problems(part.location, PLAN)
+        except (OSError, InputError) as error:
+            yield one_line(error)
+            continue
+        for number in range(part.first_shard, part.first_shard + part.shards):
+            try:
+                shard = read(number)
+            except InputError as error:
+                yield one_line(error)
+                continue
+            yield from _planned_problems(part, shard)
+            ids = shard.images["image_id"].to_pylist()
+            hashes.append(np.fromiter((hash(i) for i in ids), dtype=np.int64))
+            if number not in done:
+                yield f"scores/{shard_name(number)} is missing: {len(ids)} images are not scored"
+            elif number not in stored:
+                yield f"densities/{shard_name(number)} is missing"
+            else:
+                yield from _shard_problems(run, shard)
+    # Images that the plan names twice are found by hash, so that memory stays small.
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.int64)
-    twice = int((every[1:] == every[:-1]).sum())
-    if twice:
+    if twice := int((every[1:] == every[:-1]).sum()):
         yield f"the plan names {twice} images more than once"
+    if is_whole:
+        yield from _strays(run, range(int(ends[-1])))
+
+
+def _marker(run: Run) -> Iterator[str]:
+    content = json.loads((run.location / "run.json").read_bytes())  # it could be opened
+    if DIGEST in content and content[DIGEST] != digest(content):
+        yield "run.json is not as it was written"
+
+
+def _planned_problems(part: PlanPart, shard: Shard) -> Iterator[str]:
+    images = shard.images
+    if any(images[name].null_count for name in ("image_id", "uri", "shard")):
+        yield f"{part.location.uri}: a row of shard {shard.number} lacks a value"
+    if images["shard"].to_pylist() != [shard.number] * images.num_rows:
+        yield f"{part.location.uri}: rows of shard {shard.number} name another"
 
 
 def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     name = shard_name(shard.number)
-    try:
-        scores = _table(run.scores / name, SCORES)
-        densities = _table(run.densities / name, DENSITIES)
-    except (OSError, InputError) as error:
-        yield f"{name} cannot be read: {one_line(error)}"
+    tables = []
+    for folder, schema in ((run.scores, SCORES), (run.densities, DENSITIES)):
+        try:
+            tables.append(read_table(folder / name, schema))
+            yield from _footer_problems(folder / name, schema)
+        except (OSError, InputError) as error:
+            yield one_line(error)
+    if len(tables) < 2:
         return
-    if scores["image_id"] != shard.images["image_id"]:
-        yield f"scores/{name}: its images are not those of the plan"
-    rows = scores.to_pylist()
-    for row in rows:
-        fine = (
-            row["error"] is None and row["height"] and row["information_bits"] is not None
-            if row["status"] == "ok"
-            else row["status"] == "failed" and row["error"] and row["error_message"]
-        )
-        if not fine:
-            yield f"scores/{name}: the row of {row['image_id']} contradicts itself"
+    scores, densities = tables
+    for column in ("image_id", "uri"):
+        if scores[column] != shard.images[column]:
+            yield f"scores/{name}: its {column}s are not those of the plan"
+    ids = scores["image_id"].to_pylist()
+    for row in np.flatnonzero(~_sound(scores)):
+        yield f"scores/{name}: the row of {ids[row]} contradicts itself, or holds what cannot be"
+    rows = scores.select(["image_id", "status", "height", "width"]).to_pylist()
     sizes = {r["image_id"]: (r["height"], r["width"]) for r in rows if r["status"] == "ok"}
-    known, stored = set(scores["image_id"].to_pylist()), densities["image_id"].to_pylist()
-    early = {i for i in stored if i in known and i not in sizes}
+    stored = densities["image_id"].to_pylist()
+    early = {i for i in stored if i in set(ids) and i not in sizes}
     if [i for i in stored if i not in early] != list(sizes):
         yield f"densities/{name}: its images are not the `ok` ones of the scores"
         return
@@ -87,36 +125,105 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
             "scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
         )
     for row in densities.to_pylist():
-        if row["image_id"] in early:
-            continue
-        where = f"densities/{name}: {row['image_id']}"
-        values = np.array(row["log_density"], dtype=np.int16)
-        total = float(np.exp(decode(values, row["log_offset"])).sum())
-        if values.size != row["grid_height"] * row["grid_width"]:
-            yield f"{where} has {values.size} cells, not {row['grid_height']}x{row['grid_width']}"
-        elif not abs(total - 1) < 1e-6:
-            yield f"{where} sums to {total:.6g}, not 1"
-        elif sizes[row["image_id"]] != (row["height"], row["width"]):
-            yield f"{where} has another size than its scores"
+        if row["image_id"] not in early:
+            where = f"densities/{name}: {row['image_id']}"
+            values = np.array(row["log_density"], dtype=np.int16)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = float(np.exp(decode(values, row["log_offset"])).sum())
+            if not abs(total - 1) < 1e-6:
+                yield f"{where} sums to {total:.6g}, not 1"
+            elif sizes[row["image_id"]] != (row["height"], row["width"]):
+                yield f"{where} has another size than its scores"
 
 
-def _strays(run: Run, planned: set[int]) -> Iterator[str]:
-    names = {shard_name(number) for number in planned}
-    for folder, allowed in (("scores", names), ("densities", names)):
-        for name in (run.location / folder).names():
-            if name not in allowed:
+def _sound(scores: pa.Table) -> np.ndarray:
+    """Whether each row is what a row of its status can be; bool (rows,)."""
+
+    def column(name: str) -> np.ndarray:
+        values: np.ndarray = scores[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        return values
+
+    def present(name: str) -> np.ndarray:
+        values: np.ndarray = scores[name].is_valid().to_numpy()
+        return values
+
+    numbers = [f.name for f in SCORES if pa.types.is_floating(f.type) or f.name == "n_peaks"]
+    value = {name: column(name) for name in (*numbers, "height", "width")}
+    height, width = value["height"], value["width"]
+    ranges = {
+        "information_bits": (0, MAX_BITS),
+        "concentration_bits": (0, MAX_BITS),
+        "peak_x": (0, width), "peak_y": (0, height), "mean_x": (0, width), "mean_y": (0, height),
+        "std_x": (0, width), "std_y": (0, height),
+        "area_50": (0, 1), "area_90": (value["area_50"], 1), "center_mass": (0, 1),
+        "n_peaks": (1, 2**15),
+        "cov_xy": (-value["std_x"] * value["std_y"], value["std_x"] * value["std_y"]),
+    }  # fmt: skip
+    is_ok = (height >= 1) & (width >= 1)
+    for name, ends in ranges.items():
+        low, high = (np.nan_to_num(end, nan=0, posinf=0, neginf=0) for end in ends)
+        room = _ROUNDING * (1 + np.abs(low)), _ROUNDING * (1 + np.abs(high))
+        # Comparisons with NaN are false, so that what is null or no number is not sound.
+        is_ok &= (value[name] >= low - room[0]) & (value[name] <= high + room[1])
+    unsure = value["disagreement_bits"]
+    is_ok &= ~present("disagreement_bits") | ((unsure >= -_ROUNDING) & (unsure <= MAX_BITS))
+    is_ok &= ~present("error") & ~present("error_message")
+    has_failed = np.ones(len(is_ok), dtype=bool)
+    for name in numbers:
+        has_failed &= ~present(name)
+    for name in ("error", "error_message"):
+        has_failed &= np.array([bool(text) for text in scores[name].to_pylist()], dtype=bool)
+    status = np.array(scores["status"].to_pylist(), dtype=object)
+    sound: np.ndarray = np.where(status == "ok", is_ok, (status == "failed") & has_failed)
+    return sound
+
+
+def _footer_problems(location: Location, schema: pa.Schema) -> Iterator[str]:
+    """Compare what the footer says of columns, by which queries pass over whole files, with them.
+
+    Checksums cover pages, and not the footer.
+    """
+
+    def columns(file: pq.ParquetFile) -> list[str]:
+        names: list[str] = file.schema_arrow.names
+        return names
+
+    def differs(file: pq.ParquetFile) -> bool:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, use_threads=False)
+            for index in range(file.metadata.num_columns):
+                chunk = file.metadata.row_group(group).column(index)
+                found = chunk.statistics
+                if found is None or "." in chunk.path_in_schema:
+                    continue
+                values = table[chunk.path_in_schema]
+                if found.has_null_count and found.null_count != values.null_count:
+                    return True
+                if found.has_min_max:
+                    known = values.drop_null().to_pylist()
+                    numbers = [v for v in known if v == v]  # not NaN
+                    # -0.0 and 0.0 stand for one another in a footer.
+                    if not numbers or (found.min, found.max) != (min(numbers), max(numbers)):
+                        return True
+        return False
+
+    if (names := location.read_parquet(columns)) != schema.names:
+        yield f"{location.uri}: its columns are {', '.join(names)}"
+    elif location.read_parquet(differs):
+        yield f"{location.uri} is damaged: its footer says other things than its columns"
+
+
+def _strays(run: Run, planned: range) -> Iterator[str]:
+    for folder in ("scores", "densities"):
+        names = (run.location / folder).names()
+        belongs = {shard_name(number) for number in shard_numbers(names) if number in planned}
+        for name in names:
+            if name not in belongs:
                 yield f"{folder}/{name} does not belong to the run"
-    parts = {part.location.path.rpartition("/")[2] for part in plan_parts(run)}
+    parts = set(part_names(run))
     for name in run.plan.names():
         if name not in parts:
             yield f"plan/{name} does not belong to the run"
     for name in run.location.names():
         if name not in {"run.json", "plan", "scores", "densities"}:
             yield f"{name} does not belong to the run"
-
-
-def _table(location: Location, schema: pa.Schema) -> pa.Table:
-    table = location.read_table()
-    if table.schema.names != schema.names:
-        raise InputError(f"its columns are {', '.join(table.schema.names)}")
-    return table

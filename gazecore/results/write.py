@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from gazecore.errors import InputError
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, SCORES, shard_name
+from gazecore.results.schema import DENSITIES, SCORES, read_table, shard_name
 from gazecore.storage import parquet_bytes
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,8 +44,8 @@ def mend_shard(run: Run, shard: int, scores: Rows, densities: Rows) -> None:
         InputError: the shard's files are damaged.
     """
     name = shard_name(shard)
-    old_scores = (run.scores / name).read_table(SCORES.names)
-    old_densities = (run.densities / name).read_table(DENSITIES.names)
+    old_scores = read_table(run.scores / name, SCORES)
+    old_densities = read_table(run.densities / name, DENSITIES)
     ids = old_scores["image_id"].to_pylist()
     failed = set(old_scores.filter(pc.field("status") == "failed")["image_id"].to_pylist())
     new_scores = _rows_of(scores, failed, SCORES)

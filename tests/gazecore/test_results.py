@@ -636,7 +636,7 @@ DAMAGES: dict[str, tuple[Callable[[Run], Any], str]] = {
         lambda run: rows_changed(
             file(run, DENSITIES_2), lambda rows: rows[0].update(grid_height=5)
         ),
-        "002.jpg has 24 cells, not 5x6",
+        "the density of 002.jpg does not fit its grid",
     ),
     "other size": (
         lambda run: rows_changed(file(run, DENSITIES_2), lambda rows: rows[0].update(height=47)),
@@ -707,7 +707,7 @@ def test_damage_in_one_shard_does_not_hide_another(scored: Run) -> None:
     truncate(file(scored, SCORES_2))
     file(scored, "scores/shard-000002.parquet").unlink()
     found = "\n".join(problems(scored))
-    assert "shard-000001.parquet cannot be read" in found
+    assert "shard-000001.parquet is not a readable table" in found
     assert "scores/shard-000002.parquet is missing" in found
 
 
@@ -724,11 +724,14 @@ def test_status_counts(tmp_path: Path) -> None:
     assert status.errors == {"not_found": 3}
 
 
-def test_the_rate_is_that_of_the_commits(scored: Run) -> None:
-    for shard in range(3):
-        os.utime(file(scored, f"scores/{shard_name(shard)}"), (1000 + 2 * shard,) * 2)
-    # Three images, of the second and third shard, within four seconds.
-    assert run_status(scored).rate == pytest.approx(3 / 4)
+def test_the_rate_is_that_of_the_commits(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    update_plan(run, listing(*names(20)))
+    commit(run)
+    os.utime(tmp_path / "run.json", (990, 990))
+    for shard in range(10):  # two images each, two shards at once
+        os.utime(file(run, f"scores/{shard_name(shard)}"), (1000 + 10 * (shard // 2),) * 2)
+    assert run_status(run).rate == pytest.approx(4 / 10)
 
 
 # ------------------------------------------------------------------------------------------- query
