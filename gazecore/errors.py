@@ -128,6 +128,15 @@ class Crashed(ImageError):
     code = "crashed"
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: no error, so it stands outside the tree. Its text says what is kept."""
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        """Keep the signal's number, 0 where it is not known; commands exit with 128 more."""
+        super().__init__(kept)
+        self.number = number
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """The message of an error on one line of at most `limit` characters.
 

@@ -42,7 +42,13 @@ _ONE_TRY = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
 
 
 class StorageUnavailable(GazecoreError):
-    """The storage did not answer within the retries; nothing is known about the image itself."""
+    """The storage did not answer within the retries; nothing is known about the image itself.
+
+    Attributes:
+        answered: other images of the same shard that were answered for meanwhile.
+    """
+
+    answered: int = 0
 
 
 def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = None) -> bytes:
