@@ -57,21 +57,27 @@ class Stop:
             self._came.close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        assert self._came
-        with contextlib.suppress(BlockingIOError):
-            self._bytes += sum(byte in self._before for byte in self._came.recv(4096))
         self._calls += 1
         if not self.signal:
             self.signal, self._until = number, time.monotonic() + FINISH_SECONDS
+        self._end_if_asked_twice()
+
+    def _end_if_asked_twice(self) -> None:
+        if self._came:
+            with contextlib.suppress(BlockingIOError):
+                self._bytes += sum(byte in self._before for byte in self._came.recv(4096))
         if max(self._calls, self._bytes) > 1:
             raise Interrupted(self.signal)
 
     def check(self, in_work: int) -> None:
         """Say what is waited for, once; raise Interrupted when that took too long.
 
+        Also after a second signal: what a handler raises may be lost within Ray.
+
         Args:
             in_work: shards.
         """
+        self._end_if_asked_twice()
         if self.signal and in_work and not self._said:
             self._said = True
             shards = f"{in_work} {'shard' if in_work == 1 else 'shards'}"
