@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from gazecore.errors import InputError
 
+MAX_ACTORS, MAX_GPUS = 10_000, 1_000
+"""In all, and of one actor; more is a slip of the finger."""
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -23,9 +26,11 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         self.bounds()
         gpus = self.gpus_per_actor
-        if gpus is not None and (gpus < 0 or (gpus > 1 and gpus % 1)):
+        # Written so that what is no number fails too.
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus <= MAX_GPUS and gpus % 1 == 0)):
             raise InputError(
-                f"--gpus-per-actor must be a part of 1 or a whole number, not {gpus:g}"
+                f"--gpus-per-actor must be a part of 1 or a whole number up to {MAX_GPUS}, "
+                f"not {gpus:g}"
             )
 
     def bounds(self) -> tuple[int, int | None]:
@@ -37,9 +42,9 @@ class ClusterConfig:
             bounds = int(least or 0), int(most)
         except ValueError:
             bounds = -1, 0
-        if not 0 <= bounds[0] <= bounds[1] or not bounds[1]:
+        if not 0 <= bounds[0] <= bounds[1] <= MAX_ACTORS or not bounds[1]:
             raise InputError(
-                f"--actors must be a positive number, or a range like 2:16, not {self.actors}"
+                f"--actors must be 1 to {MAX_ACTORS:,}, or a range like 2:16, not {self.actors}"
             )
         return bounds
 

@@ -16,7 +16,8 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayE
 from cluster.actors import SHARDS_AT_ONCE, Done, Job, start_actor
 from cluster.layout import ActorLayout
 from cluster.session import draining_nodes, nodes_in_use
-from gazecore.errors import RunFailed, one_line
+from cluster.stop import Stop
+from gazecore.errors import Interrupted, RunFailed, one_line
 from gazecore.scoring.stages import StageTimes
 
 MAX_START_FAILURES = 3
@@ -54,6 +55,7 @@ class Tally:
         deaths: actors lost.
         times: where the time of committed shards went, summed over actors.
         retried: images (ok, failed) among all of these that had failed in a run before.
+        interrupted: something was left when somebody ended this run of the command.
     """
 
     ok: int = 0
@@ -64,11 +66,17 @@ class Tally:
     deaths: int = 0
     times: StageTimes = field(default_factory=StageTimes)
     retried: tuple[int, int] = (0, 0)
+    interrupted: bool = False
 
     @property
     def failed(self) -> int:
         """Failed images of committed shards."""
         return sum(self.errors.values())
+
+    @property
+    def committed(self) -> int:
+        """Images that had no row before."""
+        return self.ok + self.failed - sum(self.retried)
 
     def add(self, done: Done, is_part: bool) -> None:
         """Count a committed shard, or a part of one that was tried again."""
@@ -149,10 +157,12 @@ class Pool:
         layout: ActorLayout,
         tally: Tally,
         report: Callable[[Tally], None],
+        stop: Stop,
     ) -> None:
         # Put once: the object store brings it to each node once, for all actors there.
         shared = ray.put(job)
         self._layout, self._tally, self._report = layout, tally, report
+        self._stop = stop
         self._start = lambda: start_actor(shared, layout.gpus, layout.cpus)
         self._start_failures = 0
         self.slots: list[Slot] = []
@@ -248,16 +258,25 @@ class Pool:
         return slot if slot and len(slot.shards) < SHARDS_AT_ONCE else None
 
     def ready_slot(self) -> Slot:
-        """A slot whose actor is ready; waits until there is one."""
+        """A slot whose actor is ready; waits until there is one.
+
+        Raises Interrupted where somebody asked for the end.
+        """
         while True:
             self.tick()
+            if self._stop.signal:
+                raise Interrupted(self._stop.signal)
             for slot in self.slots:
                 if slot.is_ready:
                     return slot
             time.sleep(0.2)
 
     def wait(self, refs: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
-        """The calls among these that have ended; waits for at most a second."""
+        """The calls among these that have ended; waits for at most a second.
+
+        Raises Interrupted where somebody asked for the end, and what is in work takes too long.
+        """
+        self._stop.check(sum(len(slot.shards) for slot in (*self.slots, *self._leaving)))
         refs = list(refs)
         if refs:
             ready: list[ray.ObjectRef] = ray.wait(refs, timeout=1.0)[0]
@@ -314,7 +333,13 @@ def is_death(error: Exception) -> bool:
     return isinstance(error, RayActorError | OutOfMemoryError)
 
 
+def raised_by(error: Exception) -> Exception:
+    """What a call raised, without Ray's wrapping."""
+    cause: Exception = error.cause if isinstance(error, RayTaskError) else error
+    return cause
+
+
 def cause_of(error: Exception) -> str:
     """What a call raised, on one line."""
-    cause: Exception = error.cause if isinstance(error, RayTaskError) else error
+    cause = raised_by(error)
     return f"{type(cause).__name__}: {one_line(cause)}"

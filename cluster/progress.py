@@ -114,7 +114,9 @@ class ProgressReport:
             )
 
 
-def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tuple[str, str]]:
+def summary_rows(
+    tally: Tally, did: str, before: int, seconds: float, failed_before: int | None = 0
+) -> list[tuple[str, str]]:
     """The last words of a command, labelled: what was done, and what failed.
 
     Args:
@@ -122,8 +124,9 @@ def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tu
         did: how it calls that, `scored`.
         before: images that were done already.
         seconds: how long this command took.
+        failed_before: how many of those that were done already failed; None: not known.
     """
-    rows = [("done before", f"{before:,}")] if before else []
+    rows = [("done before", f"{before:,}{_of_which(failed_before)}")] if before else []
     rows.append((did, f"{tally.ok:,}"))
     for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
         rows.append(("failed", f"{count:,}  {error}"))
@@ -139,6 +142,12 @@ def summary_rows(tally: Tally, did: str, before: int, seconds: float) -> list[tu
     rate = (tally.ok + tally.failed) / seconds
     rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
     return rows + stage_rows(tally.times)
+
+
+def _of_which(failed: int | None) -> str:
+    if failed is None:
+        return ", of which the failed ones were not counted"
+    return f", of which {failed:,} failed" if failed else ""
 
 
 def stage_rows(times: StageTimes) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -44,6 +46,9 @@ def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
         InputError: there is no cluster at that address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # SIGTERM is the command's: Ray would print stacks, and end the process without a word.
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address in (None, "", "local"):
@@ -63,6 +68,8 @@ def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"cannot reach a Ray cluster at {address}: {one_line(error)}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield address not in (None, "", "local")
     finally:

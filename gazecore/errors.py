@@ -95,7 +95,13 @@ class RunFailed(GazecoreError):
 
 
 class StorageUnavailable(GazecoreError):
-    """The storage did not answer within the retries; nothing is known about the image itself."""
+    """The storage did not answer within the retries; nothing is known about the image itself.
+
+    Attributes:
+        answered: other images of the same shard that were answered for meanwhile.
+    """
+
+    answered: int = 0
 
 
 class KeysRefused(StorageUnavailable):
@@ -150,6 +156,15 @@ class Crashed(ImageError):
     """The process that scored this image died, each time it was tried."""
 
     code = "crashed"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: no error, so it stands outside the tree. Its text says what is kept."""
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        """Keep the signal's number, 0 where it is not known; commands exit with 128 more."""
+        super().__init__(kept)
+        self.number = number
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -1,15 +1,18 @@
 """What every command shares: parsing, and how it ends."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from gazecore.errors import GazecoreError, one_line
+from gazecore.errors import GazecoreError, Interrupted, one_line
 
 out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
@@ -37,6 +40,45 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(bar)
 
 
+@contextmanager
+def keeping(what: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C or SIGTERM within ends the command with a word on what is kept, `what`."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(getattr(stop, "number", 0), what()) from None
+
+
+def kept_images(kept: int, planned: int) -> str:
+    """What is kept of a directory that is worked off shard by shard."""
+    return f"{kept:,} of {planned:,} images are kept, the same command continues"
+
+
+def say(prog: str, text: str) -> None:
+    """A line on stderr, above a live display if there is one."""
+    err.print(f"{prog}: {text}", soft_wrap=True)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[list[int]]:
+    """SIGTERM within ends what goes on as Ctrl-C does; yields a list of those that came, since
+    where Ray waits, the exception is only a KeyboardInterrupt."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_command(
     name: str,
     options: type[Options],
@@ -51,17 +93,19 @@ def run_command(
     `act` imports what it needs: a command's help needs no torch, and appears at once.
 
     The exit code is what `act` returns, 2 for a user's mistake, 1 for a failed run, 130 after
-    Ctrl-C. Errors are one line on stderr.
+    Ctrl-C, 143 after SIGTERM. Errors are one line on stderr.
     """
     prog = prog or f"gazecore {name}"
+    came: list[int] = []
     try:
-        code = act(tyro.cli(options, prog=prog, args=argv))
+        with _sigterm_interrupts() as came:
+            code = act(tyro.cli(options, prog=prog, args=argv))
     except GazecoreError as error:
         print(f"{prog}: {one_line(error, 1000)}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as stop:
+        print(f"{prog}: {': '.join(['interrupted', *filter(None, [str(stop)])])}", file=sys.stderr)
+        code = 128 + (getattr(stop, "number", 0) or (came or [signal.SIGINT])[0])
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, which is its right
         code = 0

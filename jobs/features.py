@@ -8,9 +8,10 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.layout import ClusterConfig
+from gazecore.errors import Interrupted
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from jobs.command import err, run_command, show_rows
+from jobs.command import err, keeping, kept_images, run_command, say, show_rows
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class FeaturesOptions:
     """Longer side at which images are shown to the model, or `native`."""
     mirrored: bool = False
     """Mirror the images left to right: a second cache, for `gazecore train --mirrored`."""
-    shard_size: int = 16
-    """Images per shard, the unit of work, of retry and of commit."""
+    shard_size: int | None = None
+    """Images per shard, the unit of work, of retry and of commit. By default the cache's own, and
+    16 for a new one."""
     limits: Limits = field(default_factory=Limits)
     fail_unanswered: bool = False
     """Images that the storage does not answer for, while it does for most others of their shard,
@@ -56,29 +58,35 @@ def features(options: FeaturesOptions) -> int:
     from cluster.progress import ProgressReport, summary_rows
     from cluster.session import connected, plan_layout
     from cluster.shards import work_off
+    from cluster.stop import Stop
     from cluster.work import FeatureJob
     from gazecore.corpus.schema import load_corpus
-    from gazecore.features.cache import CacheSettings, begin_cache
+    from gazecore.features.cache import CacheSettings, begin_cache, begun_shard_size
     from gazecore.model.backbone import make_spec, weights_to_send
     from gazecore.results.plan import images_in
+    from gazecore.results.status import count_failed
     from gazecore.scoring.pipeline import ReadingConfig
     from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
     started = time.monotonic()
     spec = make_spec(options.backbone, options.backbone_weights)
-    settings = CacheSettings(
-        spec, options.display_size, options.shard_size, options.limits, options.mirrored
-    )
-    cache, plan = begin_cache(Location(options.out), load_corpus(options.corpus), settings)
-    done, tally = images_in(cache, cache.shards_done()), Tally()
+    location = Location(options.out)
+    size = begun_shard_size(location) if options.shard_size is None else options.shard_size
+    settings = CacheSettings(spec, options.display_size, size, options.limits, options.mirrored)
+    with keeping(lambda: "the same command plans again"):
+        cache, plan = begin_cache(location, load_corpus(options.corpus), settings)
+        before = cache.shards_done()
+        done, tally = images_in(cache, before), Tally()
     if done < plan.images:
         weights = weights_to_send(spec, options.backbone_weights)
         with (
+            keeping(lambda: kept_images(done + tally.committed, plan.images)),
             connected(options.cluster.address) as can_grow,
             ProgressReport(
                 "features", plan.images, err, done, Figures(cache.location.uri)
             ) as report,
+            Stop(lambda text: say("gazecore features", text)) as stop,
         ):
             layout = plan_layout(options.cluster, can_grow)
             job = FeatureJob(
@@ -93,8 +101,11 @@ def features(options: FeaturesOptions) -> int:
                 ),
                 mirrored=options.mirrored,
             )
-            tally = work_off(cache, job, layout, report)
-    rows = summary_rows(tally, "computed", done, time.monotonic() - started)
+            tally = work_off(cache, job, layout, report, stop=stop)
+            if tally.interrupted:
+                raise Interrupted(stop.signal)
+    failed_before = count_failed(cache, before)
+    rows = summary_rows(tally, "computed", done, time.monotonic() - started, failed_before)
     show_rows([*rows, ("cache", cache.location.uri)])
     return 1 if tally.failed_shards else 0
 

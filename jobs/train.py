@@ -13,12 +13,13 @@ from cluster.layout import WorkersConfig
 from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
-from jobs.command import err, progress_bar, run_command, show_rows
+from jobs.command import err, keeping, progress_bar, run_command, show_rows
 
 if TYPE_CHECKING:
     from cluster.training_progress import TrainingProgress
     from gazecore.training.examples import TrainingSet, TrainingSources
     from gazecore.training.history import History
+    from gazecore.training.outputs import Outputs
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def train(options: TrainOptions, command: str) -> int:
         "started_from": start.fingerprint if start else None,
     }
     del identity["out"], identity["spread"]  # which decide nothing but where and when
-    with RayTraining(options.spread) as ray:
+    with keeping(lambda: _kept(options, outputs)), RayTraining(options.spread) as ray:
         if options.pretrain:
             before = _sources(options, (options.pretrain,), options.pretrain_mirrored)
             other = _open(before)
@@ -158,6 +159,12 @@ def train(options: TrainOptions, command: str) -> int:
         + outputs.rows(bool(folds))
     )
     return 0
+
+
+def _kept(options: TrainOptions, outputs: "Outputs") -> str:
+    if not options.spread.workers:
+        return "nothing is kept, as --workers 0 keeps no checkpoints"
+    return f"checkpoints are kept in {outputs.training.uri}, the same command continues"
 
 
 def _sources(

@@ -22,16 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gazecore.corpus.schema import Corpus, load_corpus
-from gazecore.errors import CorpusError, InputError, RunMismatch, one_line
+from gazecore.errors import CorpusError, RunMismatch, one_line
 from gazecore.features.source import ImageFeatures, feature_key
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.model.spec import BackboneSpec
-from gazecore.results.directory import ShardedDirectory, claim
+from gazecore.results.directory import ShardedDirectory, claim, require_shard_size
 from gazecore.results.plan import PlanSummary, plan_parts, update_plan
 from gazecore.results.schema import shard_name
 from gazecore.storage import Location
+
+MAX_SHARD_SIZE = 1024
+"""A shard is held in memory, 4 MB an image."""
 
 _READERS = 16
 _OPEN_FILES = 64
@@ -85,8 +88,7 @@ class CacheSettings:
     mirrored: bool = False
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise InputError(f"shard_size must be positive, not {self.shard_size}")
+        require_shard_size(self.shard_size, MAX_SHARD_SIZE)
 
 
 class CacheDirectory(ShardedDirectory):
@@ -94,6 +96,14 @@ class CacheDirectory(ShardedDirectory):
 
     def __init__(self, location: Location, shard_size: int) -> None:
         super().__init__(location, shard_size, outcomes="images", results="features")
+
+
+def begun_shard_size(location: Location) -> int:
+    """Images per shard of the cache that is there, or of a new one."""
+    try:
+        return int(json.loads((location / "cache.json").read_bytes())["shard_size"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return CacheSettings.shard_size  # `begin_cache` says what is wrong, if something is
 
 
 def begin_cache(

@@ -13,6 +13,9 @@ SUFFIXES = (
 )  # fmt: skip
 """File names that are taken for images when a folder is listed, in lower case."""
 
+MAX_LIMIT = 2**32
+"""What `Limits` can be set to: bytes of the largest TIFF."""
+
 
 UNREAD_SUFFIXES = (
     ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".svg", ".eps", ".ai", ".pdf", ".ico",
@@ -44,5 +47,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise InputError(f"limits.{name} must be positive, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MAX_LIMIT:
+                raise InputError(
+                    f"limits.{name} must be 1 to {MAX_LIMIT:,}, not {getattr(self, name)}"
+                )

@@ -50,6 +50,12 @@ class ShardedDirectory:
             directory.remove_temporaries()
 
 
+def require_shard_size(size: int, most: int) -> None:
+    """Raise InputError unless a shard may hold so many images; `most` is what memory can take."""
+    if not 1 <= size <= most:
+        raise InputError(f"shard_size must be 1 to {most:,}, not {size}")
+
+
 def shard_numbers(names: list[str]) -> set[int]:
     """The shards that these file names stand for; other names are ignored."""
     return {int(match[1]) for name in names if (match := _SHARD.fullmatch(name))}

@@ -6,6 +6,7 @@ images that are new, in new shards, so a plan whose making was interrupted is si
 """
 
 import errno
+import itertools
 import re
 import tempfile
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
@@ -25,6 +26,11 @@ from gazecore.results.schema import PLAN, read_table
 from gazecore.storage import Location, parquet_bytes
 
 SHARDS_PER_PART = 256
+
+SHARD_SIZE, SMALL_SHARD_SIZE, SMALL = 256, 16, 4096
+"""Images per shard where nobody said how many; those of an input of at most SMALL images, so that
+an interruption costs it little; and that number."""
+
 DATABASE: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "256MB"}
 """Sorting out duplicates spills to disk beyond this."""
 
@@ -56,6 +62,22 @@ class PlanSummary:
     images: int
     shards: int
     added: int
+
+
+def choose_shard_size(
+    listing: Iterator[pa.RecordBatch], limit: int | None = None
+) -> tuple[int, Iterator[pa.RecordBatch]]:
+    """Images per shard for a new plan, by a look at the listing's first images; and the listing.
+
+    Args:
+        listing, limit: see `update_plan`.
+    """
+    seen, count = [], 0
+    while count <= SMALL and (batch := next(listing, None)) is not None:
+        seen.append(batch)
+        count += batch.num_rows
+    is_small = min(count, count if limit is None else limit) <= SMALL
+    return SMALL_SHARD_SIZE if is_small else SHARD_SIZE, itertools.chain(seen, listing)
 
 
 def update_plan(
@@ -191,15 +213,24 @@ def count_images(parts: list[PlanPart], numbers: Container[int]) -> int:
 
 
 def shards(
-    planned: ShardedDirectory, wanted: Callable[[int], bool] = lambda _: True
+    planned: ShardedDirectory,
+    wanted: Callable[[int], bool] = lambda _: True,
+    backwards: bool = False,
 ) -> Iterator[Shard]:
-    """The shards of the plan in order; only parts and row groups that are wanted are read."""
-    for part in plan_parts(planned):
+    """The shards of the plan in order; only parts and row groups that are wanted are read.
+
+    Args:
+        planned: the directory.
+        wanted: by its number, whether a shard is.
+        backwards: from the last to the first.
+    """
+    step = -1 if backwards else 1
+    for part in plan_parts(planned)[::step]:
         numbers = range(part.first_shard, part.first_shard + part.shards)
         if not any(wanted(number) for number in numbers):
             continue
         read = part_reader(part)
-        yield from (read(number) for number in numbers if wanted(number))
+        yield from (read(number) for number in numbers[::step] if wanted(number))
 
 
 def part_reader(part: PlanPart) -> Callable[[int], Shard]:
@@ -237,7 +268,7 @@ def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> N
     left = limit
     with pq.ParquetWriter(path, LISTED, compression="zstd") as writer:
         for batch in listing:
-            piece = batch if left is None else batch.slice(0, left)
+            piece = batch if left is None else batch.slice(0, min(left, batch.num_rows))
             writer.write_batch(piece)
             if left is not None:
                 left -= piece.num_rows

@@ -9,9 +9,17 @@ import gazecore
 from gazecore.density.codec import FACTORS
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.formats import Limits
-from gazecore.results.directory import ShardedDirectory, claim, refuse_others
+from gazecore.results.directory import (
+    ShardedDirectory,
+    claim,
+    refuse_others,
+    require_shard_size,
+)
 from gazecore.results.schema import VERSION
 from gazecore.storage import TEMPORARY_SUFFIX, Location
+
+MAX_SHARD_SIZE = 65_536
+"""A shard is held in memory: 2.6 KB an image, at a density factor of 1 20 KB."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class RunSettings:
     limits: Limits
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise InputError(f"shard_size must be positive, not {self.shard_size}")
+        require_shard_size(self.shard_size, MAX_SHARD_SIZE)
         if self.density_factor not in FACTORS:
             raise InputError(f"density_factor must be one of {FACTORS}, not {self.density_factor}")
 
@@ -74,6 +81,13 @@ def find_run(location: Location, settings: RunSettings) -> Run:
     elif any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
         raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
     return Run(location, settings)
+
+
+def begun_shard_size(location: Location) -> int | None:
+    """Images per shard of the run that is there, if one is. Raises InputError as `open_run`."""
+    if not (location / "run.json").exists():
+        return None
+    return open_run(location).settings.shard_size
 
 
 def open_run(location: Location) -> Run:

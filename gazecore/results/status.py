@@ -1,10 +1,12 @@
 """How far a run is, counted once or again and again while it goes on."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from gazecore.errors import GazecoreError
+from gazecore.results.directory import ShardedDirectory
 from gazecore.results.plan import PlanPart, plan_parts, require_plan
 from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
@@ -13,6 +15,7 @@ from gazecore.results.schema import SCORES, read_table, shard_name
 READERS = 16
 """Files that are read at the same time."""
 _FILES_HELD = 1024
+_SUMMED = 4096
 
 
 @dataclass(frozen=True)
@@ -91,17 +94,34 @@ def run_status(run: Run) -> Status:
     return RunCounter(run).status()
 
 
-def error_counts(run: Run, numbers: Sequence[int]) -> Iterator[tuple[int, dict[str | None, int]]]:
+def error_counts(
+    planned: ShardedDirectory, numbers: Sequence[int]
+) -> Iterator[tuple[int, dict[str | None, int]]]:
     """Of each of these shards that are done, how many images ended with each error (None: ok).
 
     Only the column that tells is decoded; a limited number of files is held.
     """
 
     def count(number: int) -> dict[str | None, int]:
-        errors = read_table(run.scores / shard_name(number), SCORES, ["error"])["error"]
+        where = planned.outcomes / shard_name(number)
+        errors = read_table(where, SCORES, ["error"])["error"]
         return {row["values"]: row["counts"] for row in errors.value_counts().to_pylist()}
 
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(numbers), _FILES_HELD):
             some = numbers[start : start + _FILES_HELD]
             yield from zip(some, pool.map(count, some), strict=True)
+
+
+def count_failed(planned: ShardedDirectory, numbers: Collection[int]) -> int | None:
+    """How many images failed in these shards, which are done.
+
+    Returns None where they are more than a summary is worth reading, or one is damaged.
+    """
+    if len(numbers) > _SUMMED:
+        return None
+    try:
+        counts = error_counts(planned, sorted(numbers))
+        return sum(n for _, errors in counts for error, n in errors.items() if error is not None)
+    except (GazecoreError, OSError):
+        return None

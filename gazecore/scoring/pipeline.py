@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from gazecore.cores import cores
 from gazecore.errors import (
+    AccessDenied,
     Crashed,
     ImageError,
     KeysRefused,
+    NotFound,
     StorageError,
     StorageUnavailable,
     TooLarge,
@@ -141,23 +143,25 @@ class Pipeline(Generic[Computed]):
 
         Raises:
             StorageUnavailable: the storage does not answer for an image; where that may become a
-                failed row, for more images than it answers for.
+                failed row, for more images than it answers for. It says how many it answered for.
         """
         rows = images.select(["image_id", "uri", "size"]).to_pylist()
         may_fail = last_try and self._config.fail_unanswered
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
         unanswered = answered = 0
         telling = threading.Lock()
+        answers: list[Row] = []
 
         def tell(ok: bool) -> None:
             with telling:
                 on_image(ok)
 
-        for indices, inputs in self._batches(self._read_ahead(rows, crashed)):
+        for indices, inputs in self._batches(self._read_ahead(rows, crashed, answers)):
             if isinstance(inputs, StorageUnavailable):
                 unanswered += 1
                 is_hopeless = unanswered > max(MAX_UNANSWERED, answered)
                 if is_hopeless or not may_fail or isinstance(inputs, KeysRefused):
+                    inputs.answered = len(answers)
                     raise inputs
                 inputs = StorageError(one_line(inputs))
             else:
@@ -180,9 +184,12 @@ class Pipeline(Generic[Computed]):
         self._finishers.shutdown(cancel_futures=True)
 
     def _read_ahead(
-        self, rows: list[Row], crashed: frozenset[str]
+        self, rows: list[Row], crashed: frozenset[str], answers: list[Row]
     ) -> Iterator[tuple[int, NetworkInput | NoInput]]:
-        """What the network is to see, in order; at most two images per fetcher are held."""
+        """What the network is to see, in order; at most two images per fetcher are held.
+
+        Rows that the storage answered for are added to `answers`, as they come.
+        """
         waiting: deque[tuple[int, Future[NetworkInput]]] = deque()
         given_up = threading.Event()
         upcoming = iter(enumerate(rows))
@@ -194,7 +201,7 @@ class Pipeline(Generic[Computed]):
                         break
                     # In this thread's context, so that what is logged there names the shard.
                     read = contextvars.copy_context().run
-                    future = self._readers.submit(read, self._read, row, crashed, given_up)
+                    future = self._readers.submit(read, self._read, row, crashed, given_up, answers)
                     future.add_done_callback(lambda _: self.clock.count_ready(1))
                     waiting.append((index, future))
                 if not waiting:
@@ -214,11 +221,18 @@ class Pipeline(Generic[Computed]):
                 future.cancel()
                 self.clock.count_ready(-1)
 
-    def _read(self, row: Row, crashed: frozenset[str], given_up: threading.Event) -> NetworkInput:
+    def _read(
+        self, row: Row, crashed: frozenset[str], given_up: threading.Event, answers: list[Row]
+    ) -> NetworkInput:
         if row["image_id"] in crashed:
             raise Crashed("the process that worked on this image died each time it was tried")
         with self.clock.stage("fetch"):
-            data = fetch(row["uri"], row["size"], self._config.limits, given_up)
+            try:
+                data = fetch(row["uri"], row["size"], self._config.limits, given_up)
+            except (NotFound, AccessDenied, StorageError):
+                answers.append(row)
+                raise
+        answers.append(row)
         self.clock.count_bytes(len(data))
         with self._decoding, self.clock.stage("decode"):
             return to_network(data, self._config.display_size, self._config.limits)
