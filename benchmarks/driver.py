@@ -20,9 +20,9 @@ from pathlib import Path
 
 from benchmarks.environment import report
 from cluster.layout import ActorLayout
-from cluster.pool import Tally
 from cluster.session import connected
 from cluster.shards import work_off
+from cluster.tally import Tally
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.results.plan import update_plan

@@ -125,9 +125,9 @@ def child(folder: Path, wanted: int) -> dict[str, float]:
     """Plan as the command does, and commit so many shards."""
     import jobs.score  # noqa: F401  (its memory counts)
     from cluster.layout import ActorLayout
-    from cluster.pool import Tally
     from cluster.session import connected
     from cluster.shards import work_off
+    from cluster.tally import Tally
     from gazecore.images.formats import Limits
     from gazecore.images.listing import list_images
     from gazecore.results.plan import images_in, update_plan

@@ -22,9 +22,9 @@ import torch
 from benchmarks.environment import report
 from benchmarks.photos import sample_photos
 from cluster.layout import ClusterConfig
-from cluster.pool import Tally
 from cluster.session import connected, plan_layout
 from cluster.shards import work_off
+from cluster.tally import Tally
 from cluster.work import ScoringJob
 from gazecore.images.decode import to_network
 from gazecore.images.formats import Limits

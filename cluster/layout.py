@@ -27,7 +27,7 @@ class ClusterConfig:
         self.bounds()
         gpus = self.gpus_per_actor
         # Written so that what is no number fails too.
-        if gpus is not None and not (0 <= gpus <= 1 or (gpus <= MAX_GPUS and gpus % 1 == 0)):
+        if gpus is not None and not (0 <= gpus <= 1 or (1 < gpus <= MAX_GPUS and gpus % 1 == 0)):
             raise InputError(
                 f"--gpus-per-actor must be a part of 1 or a whole number up to {MAX_GPUS}, "
                 f"not {gpus:g}"

@@ -7,7 +7,6 @@ nothing new, while others start elsewhere.
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import ray
 import structlog
@@ -17,8 +16,8 @@ from cluster.actors import SHARDS_AT_ONCE, Done, Job, start_actor
 from cluster.layout import ActorLayout
 from cluster.session import draining_nodes, nodes_in_use
 from cluster.stop import Stop
+from cluster.tally import Tally
 from gazecore.errors import Interrupted, RunFailed, one_line
-from gazecore.scoring.stages import StageTimes
 
 MAX_START_FAILURES = 3
 """How many actors in a row may die while they start before the run ends."""
@@ -40,57 +39,6 @@ log = structlog.get_logger()
 
 Outcome = Done | Exception
 """What a call to an actor ended with: its answer, or why there is none."""
-
-
-@dataclass
-class Tally:
-    """What has happened so far; updated in place.
-
-    Attributes:
-        ok: images that ended well in this run of the command.
-        errors: failed images by error class.
-        unfinished: images (ok, failed) of shards that are in work.
-        shards: shards committed.
-        failed_shards: shard number to the reason that it could not be done.
-        deaths: actors lost.
-        times: where the time of committed shards went, summed over actors.
-        retried: images (ok, failed) among all of these that had failed in a run before.
-        interrupted: something was left when somebody ended this run of the command.
-    """
-
-    ok: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    unfinished: tuple[int, int] = (0, 0)
-    shards: int = 0
-    failed_shards: dict[int, str] = field(default_factory=dict)
-    deaths: int = 0
-    times: StageTimes = field(default_factory=StageTimes)
-    retried: tuple[int, int] = (0, 0)
-    interrupted: bool = False
-
-    @property
-    def failed(self) -> int:
-        """Failed images of committed shards."""
-        return sum(self.errors.values())
-
-    @property
-    def committed(self) -> int:
-        """Images that had no row before."""
-        return self.ok + self.failed - sum(self.retried)
-
-    def add(self, done: Done, is_part: bool) -> None:
-        """Count a committed shard, or a part of one that was tried again."""
-        self.shards += 1
-        self.times += done.times
-        for error, count in done.images.items():
-            if error is None:
-                self.ok += count
-            else:
-                self.errors[error] = self.errors.get(error, 0) + count
-        if is_part:
-            ok = done.images.get(None, 0)
-            failed = sum(done.images.values()) - ok
-            self.retried = (self.retried[0] + ok, self.retried[1] + failed)
 
 
 class Slot:

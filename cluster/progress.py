@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cluster.metrics import Figures
-from cluster.pool import Tally
+from cluster.tally import Tally
 from gazecore.scoring.stages import STAGES, StageTimes, verdict
 
 LOG_EVERY = 30.0

@@ -15,8 +15,9 @@ import structlog
 from cluster.actors import Done, Job
 from cluster.blame import MAX_DEATHS, MAX_ERRORS, Queue, Streak, Task, find_killers
 from cluster.layout import ActorLayout
-from cluster.pool import Outcome, Pool, Slot, Tally, cause_of, is_death, outcome_of, raised_by
+from cluster.pool import Outcome, Pool, Slot, cause_of, is_death, outcome_of, raised_by
 from cluster.stop import Stop
+from cluster.tally import Tally
 from gazecore.errors import KeysRefused, RunFailed
 from gazecore.results.directory import ShardedDirectory
 from gazecore.results.plan import Shard, shards

@@ -54,11 +54,11 @@ def features(options: FeaturesOptions) -> int:
     """Plan, compute and report; returns the exit code."""
     from cluster.logs import configure_logging
     from cluster.metrics import Figures
-    from cluster.pool import Tally
     from cluster.progress import ProgressReport, summary_rows
     from cluster.session import connected, plan_layout
     from cluster.shards import work_off
     from cluster.stop import Stop
+    from cluster.tally import Tally
     from cluster.work import FeatureJob
     from gazecore.corpus.schema import load_corpus
     from gazecore.features.cache import CacheSettings, begin_cache, begun_shard_size

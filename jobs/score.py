@@ -89,11 +89,11 @@ def score(options: ScoreOptions) -> int:
     """Plan, score and report; returns the exit code."""
     from cluster.logs import configure_logging
     from cluster.metrics import Figures
-    from cluster.pool import Tally
     from cluster.progress import ProgressReport, summary_rows
     from cluster.session import connected, plan_layout
     from cluster.shards import work_off
     from cluster.stop import Stop
+    from cluster.tally import Tally
     from cluster.work import ScoringJob
     from gazecore.images.listing import absolute_input, list_images
     from gazecore.model.backbone import weights_to_send

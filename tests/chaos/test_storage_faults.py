@@ -18,6 +18,7 @@ import pytest
 import stamina
 
 import cluster.actors
+import cluster.session
 import gazecore.images.fetch
 import jobs.score
 from cluster.actors import ShardActor
@@ -431,7 +432,7 @@ def command(
 ) -> Callable[..., tuple[int, str, str]]:
     """`gazecore score ...` in this process and on the Ray of this module: code, stdout, stderr."""
     monkeypatch.setattr(cluster.actors, "ShardActor", HastyActor)
-    monkeypatch.setattr(jobs.score, "connected", lambda address: contextlib.nullcontext(False))
+    monkeypatch.setattr(cluster.session, "connected", lambda address: contextlib.nullcontext(False))
 
     def run(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()

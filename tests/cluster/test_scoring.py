@@ -17,13 +17,14 @@ from PIL import Image
 from torchvision.models import vgg19
 
 import cluster.actors
+import cluster.blame
 import cluster.shards
 from cluster.actors import ShardActor
 from cluster.layout import ActorLayout, ClusterConfig, Node
-from cluster.pool import Tally
 from cluster.progress import summary_rows
 from cluster.session import nodes_in_use, plan_layout
 from cluster.shards import work_off
+from cluster.tally import Tally
 from cluster.work import ScoringJob
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.formats import Limits
@@ -219,8 +220,8 @@ def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed
     tiny_bytes: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("MAX_DEATHS", "SINGLE_TRIES"):  # each death takes seconds
-        monkeypatch.setattr(cluster.shards, name, 1)
+    monkeypatch.setattr(cluster.shards, "MAX_DEATHS", 1)  # each death takes seconds
+    monkeypatch.setattr(cluster.blame, "SINGLE_TRIES", 1)
     Image.new("RGB", (64, 64), (255, 0, 255)).save(photos / "a" / "killer.png")
     runs = [make_run(tmp_path / name, photos, shard_size=6) for name in ("run", "fresh")]
     mended = photos / "a" / "photo-1.jpg"
@@ -274,7 +275,7 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
 def test_a_run_ends_where_one_shard_after_the_other_fails(
     photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.shards, "MAX_IN_A_ROW", 3)
+    monkeypatch.setattr(cluster.blame, "MAX_IN_A_ROW", 3)
     run = make_run(tmp_path / "run", photos, shard_size=1)
     # A file where the folder of all shards should be.
     Path(run.densities.path).write_bytes(b"in the way")

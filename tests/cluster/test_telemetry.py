@@ -16,9 +16,9 @@ import cluster.actors
 from cluster.actors import ShardActor
 from cluster.layout import ActorLayout
 from cluster.metrics import FIGURES, Figures, exported
-from cluster.pool import Tally
 from cluster.progress import ProgressReport, summary_rows
 from cluster.shards import work_off
+from cluster.tally import Tally
 from cluster.work import ScoringJob
 from gazecore.scoring.scorer import ScorerConfig
 from gazecore.scoring.stages import STAGES

@@ -21,9 +21,9 @@ from ray._private.internal_api import node_stats
 
 import cluster.pool
 from cluster.layout import ClusterConfig
-from cluster.pool import Tally
 from cluster.session import plan_layout
 from cluster.shards import work_off
+from cluster.tally import Tally
 from gazecore.errors import RunFailed
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
