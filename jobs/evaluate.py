@@ -108,15 +108,15 @@ def _bundle(options: EvaluateOptions) -> "ModelBundle | None":
 
 def _check(options: EvaluateOptions) -> None:
     """Refuse what would write over other things, or mean nothing."""
+    from gazecore.evaluation.evaluation import is_evaluation
     from gazecore.storage import Location
 
     out = Location(options.out)
     for source in (options.corpus, options.run, options.baseline):
         if source and f"{out.uri}/".startswith(f"{Location(source).uri}/"):
             raise InputError(f"--out {options.out} lies in {source}: choose another folder")
-    ours = {"input.parquet", "run", "report.html", "summary.json"}
-    if (names := set(out.names())) and not names & ours:
-        raise InputError(f"--out {options.out} holds {min(names)}, which is of no evaluation")
+    if (names := out.names()) and not is_evaluation(out):
+        raise InputError(f"--out {options.out} holds {names[0]}, which is of no evaluation")
     scoring = (options.backbone_weights, options.cluster)
     if options.run and scoring != (None, ClusterConfig()):
         raise InputError("a run is scored already: options of scoring mean nothing with --run")

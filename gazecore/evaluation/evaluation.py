@@ -16,16 +16,21 @@ import pyarrow.compute as pc
 import gazecore
 from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus
+from gazecore.errors import GazecoreError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.evaluator import Evaluator
 from gazecore.evaluation.examples import best_and_worst
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
+from gazecore.ownership import is_table_of
+from gazecore.results.run import open_run
 from gazecore.storage import Location, parquet_bytes
 from gazecore.view.report import render_report
 
 _MOST_THREADS = 16  # each holds maps of its image
+
+_LISTED = ["image_id", "uri"]
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,25 @@ def write_evaluation(
     )
 
 
+def is_evaluation(out: Location) -> bool:
+    """Whether a folder is one that `write_evaluation` wrote, or that is on its way there: the list
+    of images and the run over them, which come first."""
+    try:
+        if (out / "summary.json").exists():
+            summary = json.loads((out / "summary.json").read_bytes())
+            return isinstance(summary, dict) and "gazecore_version" in summary
+        listed = is_table_of(pa.schema([(name, pa.string()) for name in _LISTED]))
+        if not listed(out / "input.parquet"):
+            return False
+        if (out / "run").exists():
+            open_run(out / "run")
+        return True
+    except (OSError, ValueError, RecursionError, GazecoreError):
+        return False
+
+
 def image_list(corpus: Corpus, chosen: list[str]) -> bytes:
     """A Parquet list of images that `gazecore score` takes."""
     wanted = pa.array(chosen, pa.string())
-    table = corpus.images.select(["image_id", "uri"])
+    table = corpus.images.select(_LISTED)
     return parquet_bytes(table.filter(pc.is_in(table["image_id"], value_set=wanted)))

@@ -23,6 +23,10 @@ from gazecore.model.spec import DEFAULT, SHIPPED, BackboneSpec
 from gazecore.storage import Location
 
 FORMAT_VERSION = 1
+_MAX_HEADER = 2**24
+
+MAX_EXCESS = 0.01
+"""Largest logsumexp of a centre bias, which is normalised up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class ModelBundle:
     def __post_init__(self) -> None:
         if self.display_size not in get_args(DisplaySize):
             raise BundleError(f"display_size {self.display_size!r} is not 1024 or native")
+        for name in ("training", "metrics"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise BundleError(f"{name} is {type(getattr(self, name)).__name__}, not an object")
+        if self.centerbias.ndim != 2 or not self.centerbias.numel():
+            raise BundleError(f"the centre bias has the shape {tuple(self.centerbias.shape)}")
         if self.readout.config.channels != self.backbone.channels:
             raise BundleError(
                 f"the readout reads {self.readout.config.channels} channels, "
@@ -87,6 +96,17 @@ def load_bundle(uri: str = DEFAULT) -> ModelBundle:
     return parse_bundle(read_bundle(uri), uri)
 
 
+def is_bundle(location: Location) -> bool:
+    """Whether a file is a bundle, of whatever version."""
+    try:
+        with location.fs.open(location.path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            metadata = json.loads(file.read(min(length, _MAX_HEADER)))["__metadata__"]
+        return "gazecore" in metadata
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def read_bundle(uri: str = DEFAULT) -> bytes:
     """A bundle's file, unread; see `load_bundle`."""
     try:
@@ -104,7 +124,7 @@ def parse_bundle(data: bytes, name: str) -> ModelBundle:
         # The metadata, which `load` does not give, stands in the header that it has just checked.
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, AttributeError) as error:
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{name} is not a safetensors file or is damaged: {one_line(error)}"
         ) from error
@@ -132,10 +152,15 @@ def parse_bundle(data: bytes, name: str) -> ModelBundle:
             metrics=header["metrics"],
             fingerprint=hashlib.sha256(data).hexdigest(),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError) as error:
         raise BundleError(
             f"{name} does not hold what its header says: {one_line(error)}"
         ) from error
     if not all(np.isfinite(value.numpy()).all() for value in tensors.values()):
         raise BundleError(f"{name} holds values that are not finite")
+    total = float(torch.logsumexp(bundle.centerbias.double().flatten(), 0))
+    if abs(total) > MAX_EXCESS:
+        raise BundleError(
+            f"{name}: its centre bias is no log density: logsumexp {total:.6g}, not 0"
+        )
     return bundle

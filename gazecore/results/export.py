@@ -3,6 +3,7 @@
 Both are written one image at a time, at the image's full size.
 """
 
+import hashlib
 import io
 import itertools
 import posixpath
@@ -12,10 +13,12 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gazecore.corpus.pysaliency_hdf5 import import_h5py
 from gazecore.errors import InputError
 from gazecore.images.formats import SUFFIXES
+from gazecore.ownership import MADE_BY
 from gazecore.storage import Location
 
 MapKind = Literal["density", "ranks"]
@@ -25,6 +28,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # 100 ms, level 9 without shuffling 0.80. A chunk is what readers hold beside the image: 1 MB.
 _COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 _CHUNK_PIXELS = 2**18
+_NAME_BYTES = 160
 
 
 def dataset_names(image_ids: Sequence[str]) -> dict[str, str]:
@@ -61,7 +65,7 @@ def picture_names(image_ids: Sequence[str]) -> dict[str, str]:
             numbered = (f"{stem}-{number}" for number in itertools.count(2))
             stem = next(n for n in numbered if n not in reserved and n not in used)
         used.add(stem)
-        names[image_id] = f"{stem}.png"
+        names[image_id] = "/".join(_short(part) for part in f"{stem}.png".split("/"))
     _refuse_clashes(names)
     return names
 
@@ -85,6 +89,7 @@ def write_model(
     h5py = import_h5py()
     count = 0
     with out.staged() as path, h5py.File(path, "w") as file:
+        file.attrs["made_by"] = MADE_BY
         for image_id, log_density in densities:
             height, width = log_density.shape
             rows = min(height, max(1, _CHUNK_PIXELS // width))
@@ -106,13 +111,16 @@ def write_maps(
     Args:
         densities: image_id and log density, (height, width).
         names: see `picture_names`.
-        out: the folder; files of the same names are replaced, others left alone.
+        out: the folder; files of the same names are replaced, others left alone. Names that a file
+            cannot have are shortened, with a digest of the whole name.
         kind: see `saliency_map`.
     """
     count = 0
+    text = PngInfo()
+    text.add_text("Software", MADE_BY)
     for image_id, log_density in densities:
         buffer = io.BytesIO()
-        Image.fromarray(saliency_map(log_density, kind)).save(buffer, "PNG")
+        Image.fromarray(saliency_map(log_density, kind)).save(buffer, "PNG", pnginfo=text)
         (out / names[image_id]).publish(buffer.getvalue())
         count += 1
     return count
@@ -161,6 +169,17 @@ def _relative(image_ids: Sequence[str]) -> list[str]:
             raise InputError(f"the image_id {image_id!r} cannot be the name of a file")
         names.append("/".join(parts))
     return names
+
+
+def _short(name: str) -> str:
+    """A name that a file can have: 255 bytes, of which some are its temporary name's."""
+    data = name.encode()
+    if len(data) <= _NAME_BYTES:
+        return name
+    stem, suffix = posixpath.splitext(name)
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    kept = stem.encode()[: _NAME_BYTES - len(suffix.encode()) - 17].decode(errors="ignore")
+    return f"{kept}-{digest}{suffix}"
 
 
 def _refuse_clashes(names: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,22 @@ from gazecore.results.run import Run
 
 VIEWS = ("scores", "densities", "plan")
 
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "python_enable_replacements": False,
+}
+
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
 
 def query(run: Run, sql: str) -> pa.Table:
     """Run one query over the views `scores`, `densities` and `plan`.
 
-    Only statements that read are taken, and they see no other file of this machine.
+    Only statements that read are taken, and they see no other file, of this machine or of any
+    storage that the caller has keys for. What does not fit in memory is spilled to a temporary
+    directory.
 
     Args:
         run: finished or not, on local disk or on any fsspec storage.
@@ -29,29 +39,36 @@ def query(run: Run, sql: str) -> pa.Table:
     Raises:
         InputError: the SQL is wrong or would write, a file is damaged, or nothing has been scored.
     """
-    with duckdb.connect(config={"autoinstall_known_extensions": False, "threads": cores()}) as db:
-        # What glob patterns mean in the directory's own name is escaped.
-        root = re.sub(r"([\[*?])", r"[\1]", run.location.uri).replace("'", "''")
+    for view in VIEWS:
+        if not any(name.endswith(".parquet") for name in (run.location / view).names()):
+            raise InputError(f"{run.location.uri}/{view} holds nothing yet")
+    with (
+        tempfile.TemporaryDirectory(prefix="gazecore-query-") as folder,
+        duckdb.connect(config=_CLOSED | {"threads": cores(), "temp_directory": folder}) as db,
+    ):
         if not run.location.is_local:
             db.register_filesystem(run.location.fs)
         try:
-            for view in VIEWS:
-                if not any(n.endswith(".parquet") for n in (run.location / view).names()):
-                    raise InputError(f"{run.location.uri}/{view} holds nothing yet")
-                files = f"read_parquet('{root}/{view}/*.parquet')"
-                db.execute(f"CREATE VIEW {view} AS SELECT * FROM {files}")
-            if run.location.is_local:
-                literal = run.location.path.replace("'", "''")
-                db.execute(f"SET allowed_directories = ['{literal}', '{root}']")
-                db.execute("SET enable_external_access = false")
-            else:
-                db.execute("SET disabled_filesystems = 'LocalFileSystem'")
-            db.execute("SET lock_configuration = true")
+            _confine(db, run.location.uri)
             if not _only_reads(db, sql):
                 raise InputError("a query is one SELECT: run directories are only read")
             return db.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"the query failed: {one_line(error)}") from error
+
+
+def _confine(db: duckdb.DuckDBPyConnection, uri: str) -> None:
+    """Make the views, and close everything but the run's directory, on whatever storage."""
+    # What glob patterns mean in the directory's own name is escaped; DuckDB compares both ways.
+    pattern, literal = (
+        text.replace("'", "''") for text in (re.sub(r"([\[*?])", r"[\1]", uri), uri)
+    )
+    for view in VIEWS:
+        files = f"read_parquet('{pattern}/{view}/*.parquet')"
+        db.execute(f"CREATE VIEW {view} AS SELECT * FROM {files}")
+    db.execute(f"SET allowed_directories = ['{literal}/', '{pattern}/']")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
 
 
 def _only_reads(db: duckdb.DuckDBPyConnection, sql: str) -> bool:

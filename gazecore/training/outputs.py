@@ -10,8 +10,9 @@ from gazecore.errors import ImageError, InputError, one_line
 from gazecore.images.decode import to_network
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
-from gazecore.model.bundle import ModelBundle, parse_bundle
+from gazecore.model.bundle import ModelBundle, is_bundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.ownership import refuse_foreign
 from gazecore.scoring.evaluate import evaluate
 from gazecore.storage import Location, parquet_bytes
 from gazecore.training.examples import TrainingSet
@@ -38,6 +39,13 @@ class Outputs:
         self.pretrained = self.training / "pretrained.safetensors"
         self.table = Location(f"{folder}/out_of_fold.parquet")
         self.run = Location(f"{folder}/out_of_fold")
+
+    def refuse_foreign(self) -> None:
+        """Raise InputError where another file than a bundle is at the bundle's place, or a table
+        or a folder that no training wrote beside it."""
+        refuse_foreign([self.bundle], is_bundle)
+        if not self.training.exists():
+            refuse_foreign([self.table, self.run], lambda _: self.bundle.exists())
 
     def write_cross_validated(
         self, bundle: ModelBundle, data: TrainingSet, folds: list[FittedFold]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gazecore.density.resample import to_size
 from gazecore.density.statistics import peaks
+from gazecore.ownership import MADE_BY
 
 MASSES = (0.9, 0.7, 0.5, 0.3, 0.1)
 """Share of the fixations inside each contour, from the outermost to the innermost."""
@@ -91,7 +92,7 @@ def draw_overlay(
     axes.set_ylim(height, 0)
     if legend:
         _draw_legend(figure, _NUMBERS if points is None else _DOTS)
-    figure.savefig(file, dpi=_DPI, format="png")
+    figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": MADE_BY})
 
 
 def picture_size(width: int, height: int, longer_side: int = 1024) -> tuple[int, int]:

@@ -1,0 +1,62 @@
+"""Whose a file is: what gazecore made it may replace, and nothing else."""
+
+from collections.abc import Callable, Iterable
+
+import pyarrow as pa
+
+from gazecore.errors import GazecoreError, InputError
+from gazecore.storage import Location
+
+MADE_BY = "gazecore"
+"""What pictures (their text `Software`) and HDF5 files (their attribute `made_by`) say."""
+
+_HEAD = 2**16
+
+
+def refuse_foreign(
+    targets: Iterable[Location], is_ours: Callable[[Location], bool], overwrite: bool = False
+) -> None:
+    """Raise InputError where a file that is to be written is there, and is not gazecore's.
+
+    Args:
+        targets: files to be written.
+        is_ours: whether gazecore made a file that is there.
+        overwrite: what is there was said to be replaced.
+    """
+    for target in () if overwrite else targets:
+        if target.exists() and not is_ours(target):
+            raise InputError(
+                f"{target.uri} is there, and gazecore did not make it: name another --out, or move "
+                "it away"
+            )
+
+
+def is_our_picture(location: Location) -> bool:
+    """Whether gazecore drew a PNG."""
+    with location.fs.open(location.path, "rb") as file:
+        head: bytes = file.read(_HEAD)
+    return head.startswith(b"\x89PNG") and f"tEXtSoftware\0{MADE_BY}".encode() in head
+
+
+def is_our_hdf5(location: Location) -> bool:
+    """Whether gazecore wrote an HDF5 file."""
+    import h5py
+
+    try:
+        with location.fs.open(location.path, "rb") as file, h5py.File(file, "r") as content:
+            return bool(content.attrs.get("made_by") == MADE_BY)
+    except OSError:  # it is no HDF5 file
+        return False
+
+
+def is_table_of(schema: pa.Schema) -> Callable[[Location], bool]:
+    """Whether a file is a Parquet table with the columns of a schema."""
+
+    def is_ours(location: Location) -> bool:
+        try:
+            names: list[str] = location.read_parquet(lambda file: file.schema_arrow.names)
+        except (OSError, GazecoreError):
+            return False
+        return names == list(schema.names)
+
+    return is_ours
