@@ -17,6 +17,7 @@ from jobs.command import err, progress_bar, run_command, show_rows
 
 if TYPE_CHECKING:
     from cluster.training_progress import TrainingProgress
+    from gazecore.model.bundle import ModelBundle
     from gazecore.training.examples import TrainingSet, TrainingSources
     from gazecore.training.history import History
 
@@ -44,7 +45,8 @@ class TrainOptions:
     """Horizontal flips: for each CACHE the one that `gazecore features --mirrored` made. An image
     is then mirrored by chance in each epoch. It gained nothing out of fold on MIT1003."""
     init: str | None = None
-    """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn."""
+    """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
+    keep its shape."""
     pretrain: str | None = None
     """Train on this cache first: --members readouts, from which the others start in turn. The first
     of its --parts is held out."""
@@ -62,12 +64,14 @@ class TrainOptions:
             raise InputError("there is nothing to train on: name a feature cache")
         if self.init is not None and self.pretrain is not None:
             raise InputError("members start either from --init or from --pretrain")
-        shapes = [(how.widths, how.activation) for how in (self.pretraining, self.training)]
-        if self.pretrain is not None and shapes[0] != shapes[1]:
-            raise InputError(
-                "readouts keep their shape: give --pretraining.widths and --pretraining.activation "
-                "what --training.widths and --training.activation have"
-            )
+        if self.pretrain is not None:
+            for name in ("widths", "activation"):
+                one, other = getattr(self.training, name), getattr(self.pretraining, name)
+                if None not in (one, other) and one != other:
+                    raise InputError(
+                        f"readouts keep their shape: --training.{name} and --pretraining.{name} "
+                        "must be the same; give one of them"
+                    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,7 +90,6 @@ def train(options: TrainOptions, command: str) -> int:
     from gazecore.training.fit import (
         fit_bundle,
         require_enough,
-        require_shape,
         require_unseen,
         seen_before,
     )
@@ -95,6 +98,8 @@ def train(options: TrainOptions, command: str) -> int:
     from gazecore.training.outputs import Outputs, require_readable
 
     configure_logging(options.out)
+    start = load_bundle(options.init) if options.init else None
+    options = settled(options, start)
     outputs, split = Outputs(options.out), options.split
     history = History(outputs.training)
     recipe = Recipe(options.name, split, options.training)
@@ -103,11 +108,9 @@ def train(options: TrainOptions, command: str) -> int:
     require_enough(data, split)
     if not split.folds:
         require_readable(data, split)
-    start = load_bundle(options.init) if options.init else None
     if start:
         for source in data.sources:
             require(source, start.backbone, start.display_size, str(options.init))
-        require_shape(start, options.training)
         if split.folds:
             require_unseen(data, start.training, str(options.init))
     identity = {
@@ -158,6 +161,32 @@ def train(options: TrainOptions, command: str) -> int:
         + outputs.rows(bool(folds))
     )
     return 0
+
+
+def settled(options: TrainOptions, start: "ModelBundle | None") -> TrainOptions:
+    """The options, with what the bundle to start from decides, or one stage of training for both.
+
+    Raises:
+        InputError: a readout of another shape is asked for.
+    """
+    first, training, features = options.pretraining, options.training, options.features
+    if start:
+        config = start.readout.config
+        training = training.of_shape((config.widths, config.activation))
+        features = features.settled(start.backbone.name, start.display_size)
+    elif options.pretrain is not None:
+        training = dataclasses.replace(
+            training,
+            widths=training.widths or first.widths,
+            activation=training.activation or first.activation,
+        )
+        first = first.of_shape(training.shape)
+    return dataclasses.replace(
+        options,
+        training=training.of_shape(training.shape),
+        pretraining=first.of_shape(first.shape),
+        features=features.settled("vgg19-oxford", "1024"),
+    )
 
 
 def _sources(

@@ -11,7 +11,7 @@ from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet
-from gazecore.training.fit import describe, starts
+from gazecore.training.fit import describe, settled, starts
 from gazecore.training.loop import Member, Report, TrainMembers, judge_images, mixture, train_here
 from gazecore.training.recipes import Recipe
 from gazecore.training.trainer import side_by_side
@@ -89,8 +89,9 @@ def cross_validate(
         statistics, which know no fixations, are those of all images.
 
     Raises:
-        InputError: there are too few images.
+        InputError: there are too few images, or `start` has another shape.
     """
+    recipe = settled(recipe, start)
     split, training = recipe.split, recipe.training
     folds = make_folds(data, split.folds or 0, split.seed)
     count = len(folds) * split.members
