@@ -15,6 +15,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.corpus.table import TableOptions, read_table
 from gazecore.errors import InputError
 from gazecore.storage import Location
+from gazecore.wording import counted
 from jobs.command import out, run_command
 
 Kind = Literal["osie", "mit1003", "cat2000", "salicon", "pysaliency", "table"]
@@ -63,11 +64,11 @@ def ingest(options: IngestOptions) -> int:
     corpus.save(Location(options.out))
     subjects = len(corpus.fixations["subject"].unique())
     out.print(
-        f"{corpus.images.num_rows:,} images, {subjects:,} subjects, "
-        f"{corpus.fixations.num_rows:,} fixations"
+        f"{counted(corpus.images.num_rows, 'images')}, {counted(subjects, 'subjects')}, "
+        f"{counted(corpus.fixations.num_rows, 'fixations')}"
     )
     for reason, count in corpus.dropped.items():
-        out.print(f"left out: {count:,} {reason}")
+        out.print(f"left out: {counted(count, reason)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cluster.layout import ClusterConfig
-from gazecore.errors import InputError
+from gazecore.errors import InputError, redact
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
@@ -87,10 +87,11 @@ def score(options: ScoreOptions) -> int:
     from gazecore.images.listing import absolute_input, list_images
     from gazecore.model.backbone import weights_to_send
     from gazecore.model.bundle import parse_bundle, read_bundle
+    from gazecore.model.record import trained_on
     from gazecore.results.estimate import estimate
     from gazecore.results.plan import images_in, update_plan
     from gazecore.results.retry import failed_images, failed_parts
-    from gazecore.results.run import RunSettings, begin_run, find_run
+    from gazecore.results.run import ModelNote, RunSettings, begin_run, find_run
     from gazecore.scoring.scorer import ScorerConfig
     from gazecore.storage import Location
     from jobs.dry_run import estimate_rows
@@ -123,7 +124,8 @@ def score(options: ScoreOptions) -> int:
         actors = options.cluster.bounds()[1] or 1
         show_rows(estimate_rows(found, settings.shard_size, again, options.rate, actors))
         return 0
-    run = begin_run(Location(options.out), settings)
+    note = ModelNote(redact(options.model), trained_on(bundle.training))
+    run = begin_run(Location(options.out), settings, note)
     with err.status("planning"):
         plan = update_plan(run, listing, options.limit)
         done = images_in(run, run.shards_done())

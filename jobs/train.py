@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from cluster.layout import WorkersConfig
 from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
+from gazecore.model.record import reached
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from jobs.command import err, progress_bar, run_command, show_rows
 
@@ -33,7 +34,9 @@ class TrainOptions:
     of its own. The paper's own readout, which reaches less: --training.activation relu --members 1
     """
 
-    cache: Positional[Annotated[tuple[str, ...], arg(metavar="CACHE...")]]
+    cache: Positional[
+        Annotated[tuple[str, ...], arg(metavar="CACHE...", help_behavior_hint="(required)")]
+    ]
     """Feature caches that `gazecore features` made, trained on together. Local or fsspec URIs."""
     out: str
     """The bundle to write, MODEL.safetensors. Local or any fsspec URI."""
@@ -157,7 +160,7 @@ def train(options: TrainOptions, command: str) -> int:
         err.print(f"caution: {len(seen)} of the held-out images trained what members started from")
     show_rows(
         [(f"left out: {image}", why) for image, why in data.failed.items()]
-        + [(key, str(value)) for key, value in bundle.metrics.items()]
+        + reached(bundle.metrics)
         + outputs.rows(bool(folds))
     )
     return 0

@@ -12,6 +12,7 @@ from gazecore.results.plan import Shard, plan_parts, shards
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, shard_name
 from gazecore.storage import Location
+from gazecore.wording import counted
 
 
 def problems(run: Run) -> Iterator[str]:
@@ -36,7 +37,7 @@ def problems(run: Run) -> Iterator[str]:
         planned.add(shard.number)
         name = shard_name(shard.number)
         if shard.number not in done:
-            yield f"scores/{name} is missing: {shard.images.num_rows} images are not scored"
+            yield f"scores/{name} is missing: {counted(shard.images.num_rows, 'images')} not scored"
         elif shard.number not in stored:
             yield f"densities/{name} is missing"
         else:
@@ -53,7 +54,7 @@ def _repeated(run: Run) -> Iterator[str]:
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.int64)
     twice = int((every[1:] == every[:-1]).sum())
     if twice:
-        yield f"the plan names {twice} images more than once"
+        yield f"the plan names {counted(twice, 'images')} more than once"
 
 
 def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
@@ -83,8 +84,8 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
         return
     if early:
         yield (
-            f"densities/{name} has {len(early)} densities of images that are `failed` in the "
-            "scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
+            f"densities/{name} has {counted(len(early), 'densities')} of images that are `failed` "
+            "in the scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
         )
     for row in densities.to_pylist():
         if row["image_id"] in early:

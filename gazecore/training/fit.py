@@ -25,6 +25,7 @@ from gazecore.training.loop import (
 )
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from gazecore.training.trainer import side_by_side
+from gazecore.wording import counted
 
 
 def fit_bundle(
@@ -95,7 +96,9 @@ def require_enough(data: TrainingSet, split: SplitConfig) -> None:
     part = data.folds(count, split.seed)
     if len({int(part[i]) for i in data.images}) < count:
         what = "folds" if split.folds else "parts"
-        raise InputError(f"{len(data.images)} images with fixations are too few for {count} {what}")
+        raise InputError(
+            f"{counted(len(data.images), 'images')} with fixations: too few for {count} {what}"
+        )
 
 
 def seen_before(data: TrainingSet, judged: Sequence[str], start: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from gazecore.training.fit import describe, settled, starts
 from gazecore.training.loop import Member, Report, TrainMembers, judge_images, mixture, train_here
 from gazecore.training.recipes import Recipe
 from gazecore.training.trainer import side_by_side
+from gazecore.wording import counted
 
 OUT_OF_FOLD = pa.schema(
     [
@@ -59,7 +60,9 @@ def make_folds(data: TrainingSet, count: int, seed: int) -> list[Fold]:
     part = data.folds(count, seed)
     parts = [[i for i in data.images if part[i] == number] for number in range(count)]
     if not all(parts):
-        raise InputError(f"{len(data.images)} images with fixations are too few for {count} folds")
+        raise InputError(
+            f"{counted(len(data.images), 'images')} with fixations: too few for {count} folds"
+        )
     folds = []
     for number in range(count):
         following = (number + 1) % count

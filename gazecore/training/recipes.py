@@ -93,7 +93,8 @@ class SplitConfig:
             raise InputError(f"cross-validation needs at least 3 folds, not {self.folds}")
         if self.members > self.parts - 2:
             raise InputError(
-                f"{self.members} members need at least {self.members + 2} parts, not {self.parts}"
+                f"--members {self.members} needs --parts {self.members + 2} or more, "
+                f"not {self.parts}"
             )
 
 

@@ -83,6 +83,8 @@ def test_training_from_features_to_judged_densities(
     ]
     with Image.open(folder / "m.training" / "curves.png") as curves:
         assert curves.size[0] > 500
+    named = words(gazecore_command("status", "crossed/out_of_fold").stdout)
+    assert f"m.safetensors (out of fold: {digest}), trained on corpus" in named
     shown = words(gazecore_command("models", "crossed/m.safetensors").stdout)
     assert "training: command gazecore train cache" in shown
 
@@ -100,7 +102,9 @@ def test_training_from_features_to_judged_densities(
         *here, "--out", "tuned/m.safetensors", "--init", "crossed/m.safetensors", "--parts", "5"
     )
     assert tuned.returncode == 0, tuned.stderr
-    assert "held_out" in tuned.stdout
+    assert "held out: auc" in tuned.stdout
+    assert "bit per fixation" in tuned.stdout
+    assert "{" not in tuned.stdout
     # All images trained what it starts from.
     assert "caution: 4 of the held-out images" in words(tuned.stderr)
     seen = gazecore_command(
