@@ -13,6 +13,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from gazecore.wording import counted
+
 Kind = Literal["actor", "worker", "node", "freeze"]
 """What is hit: an actor that works on shards, any worker process, or a whole node, which ends at
 once, or stands still for a while and then goes on as if nothing had been."""
@@ -112,7 +114,7 @@ def _strike(kind: Kind, draw: float, freeze_seconds: float) -> str | None:
         deed = f"kill -STOP {pids}; sleep {freeze_seconds}; kill -CONT {pids}"
     # By a process that outlives this one, which ends with its raylet.
     subprocess.Popen(["sh", "-c", f"sleep {_DELAY}; {deed}"], start_new_session=True)
-    return f"the raylet and {len(workers)} workers"
+    return f"the raylet and {counted(len(workers), 'workers')}"
 
 
 def _title(process: psutil.Process) -> str:

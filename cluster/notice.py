@@ -38,7 +38,9 @@ class NoticeOptions:
 
 def main() -> None:
     """Wait and drain; ends with what `ray drain-node` ends with."""
-    options = tyro.cli(NoticeOptions, prog="python -m cluster.notice")
+    options = tyro.cli(
+        NoticeOptions, prog="python -m cluster.notice", config=(tyro.conf.DisallowNone,)
+    )
     configure_logging()
     while (end := announced_end(options.metadata)) is None:
         time.sleep(POLL_SECONDS)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from cluster.metrics import Figures
 from cluster.tally import Tally
 from gazecore.scoring.stages import STAGES, StageTimes, verdict
+from gazecore.wording import counted
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
@@ -134,7 +135,7 @@ def summary_rows(
         rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
     if len(tally.failed_shards) > MAX_NAMED:
         more = len(tally.failed_shards) - MAX_NAMED
-        rows.append(("not done", f"{more:,} more shards (shard_error in the log)"))
+        rows.append(("not done", f"{counted(more, 'more shards')} (shard_error in the log)"))
     if any(tally.retried):
         rows.append(("retried", f"{sum(tally.retried):,} that had failed: {tally.retried[0]:,} ok"))
     if tally.deaths:

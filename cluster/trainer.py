@@ -29,6 +29,7 @@ from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, TrainingSources
 from gazecore.training.loop import Member, Report, TrainMembers, train_here
 from gazecore.training.trainer import Epoch
+from gazecore.wording import counted
 
 
 class RayTraining:
@@ -117,7 +118,8 @@ def train_members(
         resources["GPU"] = 1  # training has a use for it where the backbone is in the loop
     if not can_grow and _slots(resources) < config.workers:
         raise InputError(
-            f"{config.workers} workers of {config.cpus_per_worker} cores do not fit the cluster"
+            f"the cluster has no room for {counted(config.workers, 'workers')} of "
+            f"{counted(config.cpus_per_worker, 'cores')} each"
         )
     known = sources.known(data)
     # On this node, with Ray Train's controllers: of the others any may be lost.

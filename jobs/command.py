@@ -19,6 +19,9 @@ err = Console(stderr=True, highlight=False, markup=False)
 
 Options = TypeVar("Options")
 
+PLAIN = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+"""Of command lines: no `--no-dry-run` beside `--dry-run`, and nobody types `None`."""
+
 
 def show_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Print labelled facts, one a line."""
@@ -99,7 +102,7 @@ def run_command(
     came: list[int] = []
     try:
         with _sigterm_interrupts() as came:
-            code = act(tyro.cli(options, prog=prog, args=argv))
+            code = act(tyro.cli(options, prog=prog, args=argv, config=PLAIN))
     except GazecoreError as error:
         print(f"{prog}: {one_line(error, 1000)}", file=sys.stderr)
         code = error.exit_code

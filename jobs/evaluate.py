@@ -12,6 +12,7 @@ from cluster.layout import ClusterConfig
 from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.settings import PREDICTORS, EvaluationConfig
 from gazecore.model.spec import DEFAULT
+from gazecore.wording import counted
 from jobs.command import out, progress_bar, run_command, show_rows
 
 if TYPE_CHECKING:
@@ -162,13 +163,15 @@ def show(summary: Mapping[str, Any], page: str) -> None:
     wide = out.options.update(max_width=200)  # a narrow terminal would cut the figures
     table.width = Measurement.get(out, wide, table).maximum
     out.print(table, crop=False)
-    rows = [("left out", f"{count:,} {why}") for why, count in summary["left_out"].items()]
+    rows = [("left out", counted(count, why)) for why, count in summary["left_out"].items()]
     if summary["explained_information_gain"]:
         rows.append(
             ("explained information gain", _interval(summary["explained_information_gain"]))
         )
     if summary["seen_in_training"]:
-        rows.append(("caution", f"{summary['seen_in_training']:,} images were trained on"))
+        rows.append(
+            ("caution", f"the model was trained on {summary['seen_in_training']:,} of these images")
+        )
     show_rows([*rows, ("page", page)])
 
 

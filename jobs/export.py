@@ -8,6 +8,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from tyro.conf import Positional, arg
 
 from gazecore.errors import InputError
+from gazecore.wording import counted
 from jobs.command import err, out, run_command
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     counts = run_status(run)
     if counts.missing and not options.partial:
         raise InputError(
-            f"{counts.missing:,} of {counts.images:,} images are not scored yet: `gazecore score` "
-            "continues the run, --partial exports the others"
+            f"{counts.missing:,} of {counted(counts.images, 'images')} not scored yet: `gazecore "
+            "score` continues the run, --partial exports the others"
         )
     if not counts.ok:
         raise InputError(f"{source.uri} has no densities: no image is scored")
@@ -103,11 +104,11 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
             count = write_model(densities, names, target)
         else:
             count = write_maps(densities, names, target, options.map)
-    out.print(f"{count:,} densities in {target.uri}", soft_wrap=True)
+    out.print(f"{counted(count, 'densities')} in {target.uri}", soft_wrap=True)
     if counts.failed:
-        out.print(f"left out: {counts.failed:,} images that failed and have no density")
+        out.print(f"left out: {counted(counts.failed, 'images')} that failed, without a density")
     if counts.missing:
-        out.print(f"left out: {counts.missing:,} images that are not scored yet")
+        out.print(f"left out: {counted(counts.missing, 'images')} not scored yet")
     return 0
 
 
@@ -127,7 +128,8 @@ def export_corpus(target: "Location", options: ExportOptions) -> int:
     write_stimuli(corpus, (target / "stimuli.hdf5").path)
     write_scanpaths(corpus, (target / "fixations.hdf5").path)
     out.print(
-        f"{corpus.images.num_rows:,} images, {corpus.fixations.num_rows:,} fixations "
+        f"{counted(corpus.images.num_rows, 'images')}, "
+        f"{counted(corpus.fixations.num_rows, 'fixations')} "
         f"in {target.uri}",
         soft_wrap=True,
     )

@@ -17,6 +17,7 @@ from gazecore.corpus.table import TableOptions, read_table
 from gazecore.errors import InputError
 from gazecore.ownership import is_table_of, refuse_foreign
 from gazecore.storage import Location
+from gazecore.wording import counted
 from jobs.command import err, out, run_command
 
 Kind = Literal["osie", "mit1003", "cat2000", "salicon", "pysaliency", "table"]
@@ -70,11 +71,11 @@ def ingest(options: IngestOptions) -> int:
     corpus.save(Location(options.out))
     subjects = len(corpus.fixations["subject"].unique())
     out.print(
-        f"{corpus.images.num_rows:,} images, {subjects:,} subjects, "
-        f"{corpus.fixations.num_rows:,} fixations"
+        f"{counted(corpus.images.num_rows, 'images')}, {counted(subjects, 'subjects')}, "
+        f"{counted(corpus.fixations.num_rows, 'fixations')}"
     )
     for reason, count in corpus.dropped.items():
-        out.print(f"left out: {count:,} {reason}")
+        out.print(f"left out: {counted(count, reason)}")
     if (outside := corpus.dropped.get(OUTSIDE, 0)) > corpus.fixations.num_rows:
         err.print(
             f"[bold red]caution:[/] {outside:,} of {outside + corpus.fixations.num_rows:,} "

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from gazecore.model.record import reached, said, stages
 from gazecore.model.spec import DEFAULT
+from gazecore.wording import counted
 from jobs.command import run_command, show_rows
 
 
@@ -17,6 +19,9 @@ class ModelsOptions:
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]] = DEFAULT
     """A path, a URI, or one that the package ships: `default`, `paper` (the paper's readout)."""
+    json: bool = False
+    """Print the whole header of the bundle as JSON instead, with the names of all held-out images
+    of each stage of its training."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,6 +34,9 @@ def models(options: ModelsOptions) -> int:
     from gazecore.model.bundle import load_bundle
 
     bundle = load_bundle(options.model)
+    if options.json:
+        print(json.dumps({"fingerprint": bundle.fingerprint, **bundle.header()}, indent=2))
+        return 0
     backbone, readout = bundle.backbone, bundle.readout
     config = readout.config
     layers = " -> ".join(str(width) for width in (config.channels, *config.widths))
@@ -37,15 +45,19 @@ def models(options: ModelsOptions) -> int:
         ("fingerprint", bundle.fingerprint),
         ("backbone", f"{backbone.name}, weights {backbone.sha256[:16]}…"),
         ("taps", " ".join(backbone.taps)),
-        ("readout", f"{layers}, {config.activation}, {config.members} members"),
+        ("readout", f"{layers}, {config.activation}, {counted(config.members, 'members')}"),
         ("blur", ", ".join(f"{s:.2f}" for s in readout.log_blur.exp()) + " grid cells"),
         ("centre bias weight", ", ".join(f"{w:.2f}" for w in readout.centerbias_weight)),
         ("display size", bundle.display_size),
     ]
-    for heading, values in (("training", bundle.training), ("reached", bundle.metrics)):
-        for key, value in values.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            rows.append((f"{heading}: {key}", text))
+    for before, stage in enumerate(reversed(stages(bundle.training))):
+        heading = ("training", "pretraining", f"pretraining {before}")[min(before, 2)]
+        rows += [
+            (f"{heading}: {key.replace('_', ' ')}", said(value))
+            for key, value in stage.items()
+            if key != "started_from"
+        ]
+    rows += [(f"reached: {what}", value) for what, value in reached(bundle.metrics)]
     show_rows(rows)
     return 0
 

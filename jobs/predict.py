@@ -11,6 +11,7 @@ from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
+from gazecore.wording import counted
 from jobs.command import err, out, run_command
 
 
@@ -22,7 +23,9 @@ class PredictOptions:
     the numbered peaks, and a legend; small images are enlarged. The numbers are printed.
     """
 
-    images: Positional[Annotated[tuple[str, ...], arg(metavar="IMAGE...")]]
+    images: Positional[
+        Annotated[tuple[str, ...], arg(metavar="IMAGE...", help_behavior_hint="(required)")]
+    ]
     """Paths or URIs of images."""
     out: Path
     """Folder for the overlays, IMAGE.png each."""
@@ -84,7 +87,7 @@ def predict(options: PredictOptions) -> int:
         out.print(
             f"  information {numbers['information_bits']:.2f} bit, "
             f"concentration {numbers['concentration_bits']:.2f} bit, "
-            f"{numbers['n_peaks']} peaks, the highest at "
+            f"{counted(int(numbers['n_peaks'] or 0), 'peaks')}, the highest at "
             f"{numbers['peak_x']:.0f}, {numbers['peak_y']:.0f}, "
             f"90 % of fixations in {numbers['area_90']:.0%} of the area",
             soft_wrap=True,

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from gazecore.cores import cores
 from gazecore.errors import InputError
+from gazecore.wording import counted
 from jobs.command import out, run_command
 
 ROWS_SHOWN = 200
@@ -85,7 +86,7 @@ def show(answer: "pa.Table") -> None:
         table.add_row(*(_cell(value) for value in row))
     out.print(table)
     if answer.num_rows > ROWS_SHOWN:
-        out.print(f"… {answer.num_rows - ROWS_SHOWN:,} more rows: use LIMIT or --format")
+        out.print(f"… {counted(answer.num_rows - ROWS_SHOWN, 'more rows')}: use LIMIT or --format")
 
 
 def _cell(value: object) -> str:

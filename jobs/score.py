@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from cluster.layout import ClusterConfig
-from gazecore.errors import InputError, Interrupted
+from gazecore.errors import InputError, Interrupted, redact
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
@@ -98,10 +98,11 @@ def score(options: ScoreOptions) -> int:
     from gazecore.images.listing import absolute_input, list_images
     from gazecore.model.backbone import weights_to_send
     from gazecore.model.bundle import parse_bundle, read_bundle
+    from gazecore.model.record import trained_on
     from gazecore.results.estimate import estimate
     from gazecore.results.plan import choose_shard_size, images_in, update_plan
     from gazecore.results.retry import failed_images, failed_parts
-    from gazecore.results.run import RunSettings, begin_run, begun_shard_size, find_run
+    from gazecore.results.run import ModelNote, RunSettings, begin_run, begun_shard_size, find_run
     from gazecore.results.status import count_failed
     from gazecore.scoring.scorer import ScorerConfig
     from gazecore.storage import Location
@@ -142,7 +143,8 @@ def score(options: ScoreOptions) -> int:
         rows = estimate_rows(found, settings.shard_size, again, options.rate, actors)
         show_rows(rows + left_out_rows(left_out))
         return 0
-    run = begin_run(Location(options.out), settings)
+    note = ModelNote(redact(options.model), trained_on(bundle.training))
+    run = begin_run(Location(options.out), settings, note)
     with err.status("planning"), keeping(lambda: "the same command plans again"):
         plan = update_plan(run, listing, options.limit)
         before = run.shards_done()

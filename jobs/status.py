@@ -12,6 +12,7 @@ from rich.text import Text
 from tyro.conf import Positional, arg
 
 from gazecore.errors import InputError
+from gazecore.wording import counted
 from jobs.command import labelled, out, run_command, show_rows
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def status_rows(run: "Run", counts: "Status") -> list[tuple[str, str]]:
     """All that is known, labelled."""
     rows = [
         ("input", run.settings.input),
-        ("images", f"{counts.images:,} in {counts.shards:,} shards"),
-        ("done", f"{counts.ok:,} ok in {counts.shards_done:,} shards"),
+        ("model", model_name(run)),
+        ("images", f"{counts.images:,} in {counted(counts.shards, 'shards')}"),
+        ("done", f"{counts.ok:,} ok in {counted(counts.shards_done, 'shards')}"),
         ("missing", f"{counts.missing:,}"),
         ("failed", f"{counts.failed:,}"),
         *(("", f"{count:,}  {error}") for error, count in counts.errors.items()),
@@ -90,11 +92,18 @@ def status_rows(run: "Run", counts: "Status") -> list[tuple[str, str]]:
     return rows
 
 
+def model_name(run: "Run") -> str:
+    """What the run calls its model, and the fingerprint that tells it from all others."""
+    note, fingerprint = run.model, run.settings.model
+    name = f"{note.name} ({fingerprint})" if note.name else fingerprint
+    return f"{name}, trained on {note.trained_on}" if note.trained_on else name
+
+
 def status_line(counts: "Status") -> str:
     """What changes while a run goes on, on one line."""
     words = [
         time.strftime("%H:%M:%S"),
-        f"{counts.ok + counts.failed:,} of {counts.images:,} images done",
+        f"{counts.ok + counts.failed:,} of {counted(counts.images, 'images')} done",
         f"{counts.failed:,} failed",
         f"{counts.rate:.1f} images/s" if counts.rate else "rate not known yet",
     ]

@@ -12,11 +12,13 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from cluster.layout import WorkersConfig
 from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
+from gazecore.model.record import reached
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from jobs.command import err, keeping, progress_bar, run_command, show_rows
 
 if TYPE_CHECKING:
     from cluster.training_progress import TrainingProgress
+    from gazecore.model.bundle import ModelBundle
     from gazecore.training.examples import TrainingSet, TrainingSources
     from gazecore.training.history import History
     from gazecore.training.outputs import Outputs
@@ -33,7 +35,9 @@ class TrainOptions:
     of its own. The paper's own readout, which reaches less: --training.activation relu --members 1
     """
 
-    cache: Positional[Annotated[tuple[str, ...], arg(metavar="CACHE...")]]
+    cache: Positional[
+        Annotated[tuple[str, ...], arg(metavar="CACHE...", help_behavior_hint="(required)")]
+    ]
     """Feature caches that `gazecore features` made, trained on together. Local or fsspec URIs."""
     out: str
     """The bundle to write, MODEL.safetensors. Local or any fsspec URI."""
@@ -45,7 +49,8 @@ class TrainOptions:
     """Horizontal flips: for each CACHE the one that `gazecore features --mirrored` made. An image
     is then mirrored by chance in each epoch. It gained nothing out of fold on MIT1003."""
     init: str | None = None
-    """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn."""
+    """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
+    keep its shape."""
     pretrain: str | None = None
     """Train on this cache first: --members readouts, from which the others start in turn. The first
     of its --parts is held out."""
@@ -63,12 +68,14 @@ class TrainOptions:
             raise InputError("there is nothing to train on: name a feature cache")
         if self.init is not None and self.pretrain is not None:
             raise InputError("members start either from --init or from --pretrain")
-        shapes = [(how.widths, how.activation) for how in (self.pretraining, self.training)]
-        if self.pretrain is not None and shapes[0] != shapes[1]:
-            raise InputError(
-                "readouts keep their shape: give --pretraining.widths and --pretraining.activation "
-                "what --training.widths and --training.activation have"
-            )
+        if self.pretrain is not None:
+            for name in ("widths", "activation"):
+                one, other = getattr(self.training, name), getattr(self.pretraining, name)
+                if None not in (one, other) and one != other:
+                    raise InputError(
+                        f"readouts keep their shape: --training.{name} and --pretraining.{name} "
+                        "must be the same; give one of them"
+                    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,7 +94,6 @@ def train(options: TrainOptions, command: str) -> int:
     from gazecore.training.fit import (
         fit_bundle,
         require_enough,
-        require_shape,
         require_unseen,
         seen_before,
     )
@@ -96,6 +102,8 @@ def train(options: TrainOptions, command: str) -> int:
     from gazecore.training.outputs import Outputs, require_readable
 
     configure_logging(options.out)
+    start = load_bundle(options.init) if options.init else None
+    options = settled(options, start)
     outputs, split = Outputs(options.out), options.split
     outputs.refuse_foreign()
     history = History(outputs.training)
@@ -105,11 +113,9 @@ def train(options: TrainOptions, command: str) -> int:
     require_enough(data, split)
     if not split.folds:
         require_readable(data, split)
-    start = load_bundle(options.init) if options.init else None
     if start:
         for source in data.sources:
             require(source, start.backbone, start.display_size, str(options.init))
-        require_shape(start, options.training)
         if split.folds:
             require_unseen(data, start.training, str(options.init))
     identity = {
@@ -156,7 +162,7 @@ def train(options: TrainOptions, command: str) -> int:
         err.print(f"caution: {len(seen)} of the held-out images trained what members started from")
     show_rows(
         [(f"left out: {image}", why) for image, why in data.failed.items()]
-        + [(key, str(value)) for key, value in bundle.metrics.items()]
+        + reached(bundle.metrics)
         + outputs.rows(bool(folds))
     )
     return 0
@@ -166,6 +172,32 @@ def _kept(options: TrainOptions, outputs: "Outputs") -> str:
     if not options.spread.workers:
         return "nothing is kept, as --workers 0 keeps no checkpoints"
     return f"checkpoints are kept in {outputs.training.uri}, the same command continues"
+
+
+def settled(options: TrainOptions, start: "ModelBundle | None") -> TrainOptions:
+    """The options, with what the bundle to start from decides, or one stage of training for both.
+
+    Raises:
+        InputError: a readout of another shape is asked for.
+    """
+    first, training, features = options.pretraining, options.training, options.features
+    if start:
+        config = start.readout.config
+        training = training.of_shape((config.widths, config.activation))
+        features = features.settled(start.backbone.name, start.display_size)
+    elif options.pretrain is not None:
+        training = dataclasses.replace(
+            training,
+            widths=training.widths or first.widths,
+            activation=training.activation or first.activation,
+        )
+        first = first.of_shape(training.shape)
+    return dataclasses.replace(
+        options,
+        training=training.of_shape(training.shape),
+        pretraining=first.of_shape(first.shape),
+        features=features.settled("vgg19-oxford", "1024"),
+    )
 
 
 def _sources(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from gazecore.wording import counted
 from jobs.command import out, run_command
 
 
@@ -37,12 +38,12 @@ def verify(options: VerifyOptions) -> int:
         out.print(problem, soft_wrap=True)
         wrong += 1
     if wrong:
-        out.print(f"{wrong} problems in {run.location.uri}", soft_wrap=True)
+        out.print(f"{counted(wrong, 'problems')} in {run.location.uri}", soft_wrap=True)
         return 1
     counts = run_status(run)
     out.print(
-        f"{run.location.uri} is complete: {counts.images:,} images, {counts.ok:,} ok, "
-        f"{counts.failed:,} failed, {counts.shards:,} shards",
+        f"{run.location.uri} is complete: {counted(counts.images, 'images')}, {counts.ok:,} ok, "
+        f"{counts.failed:,} failed, {counted(counts.shards, 'shards')}",
         soft_wrap=True,
     )
     return 0

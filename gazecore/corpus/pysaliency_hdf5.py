@@ -28,6 +28,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
 from gazecore.ownership import MADE_BY
 from gazecore.storage import Location
+from gazecore.wording import counted
 
 _VERSIONS = {
     "FileStimuli": ("1.0", "2.0", "2.1"),
@@ -74,7 +75,9 @@ def read_pysaliency(source: str, copies: str, options: PysaliencyOptions | None 
             image = columns.pop("n")
             for name, values in columns.items():
                 if len(values) != len(image):
-                    raise ValueError(f"{len(image)} fixations, but {len(values)} of `{name}`")
+                    raise ValueError(
+                        f"{counted(len(image), 'fixations')}, but {len(values)} of `{name}`"
+                    )
             if len(image) and not 0 <= image.min() <= image.max() < len(ids):
                 raise ValueError(f"`n` names images beyond the {len(ids)} stimuli")
             names = json.loads(file.attrs.get(_NAMES, "null"))

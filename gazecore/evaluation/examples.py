@@ -14,6 +14,7 @@ from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.view.overlay import draw_overlay
 from gazecore.view.report import METRIC_TITLES, Example
+from gazecore.wording import counted
 
 SHOWN = 8
 """Examples of each kind."""
@@ -43,7 +44,8 @@ def best_and_worst(
 
     def example(row: int) -> Example:
         image_id = images["image_id"][row].as_py()
-        caption = f"{METRIC_TITLES[metric][0]} {values[row]:.2f}, {len(points[image_id])} fixations"
+        seen = counted(len(points[image_id]), "fixations")
+        caption = f"{METRIC_TITLES[metric][0]} {values[row]:.2f}, {seen}"
         density = densities.of_model(image_id)
         return Example(image_id, caption, _picture(uris[image_id], density, points[image_id]))
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import InputError, one_line
+from gazecore.model.record import stages
 from gazecore.storage import Location
+from gazecore.wording import counted
 
 HELD_OUT = "held-out"
 """Asks for the images that the model's training held out."""
@@ -49,8 +51,8 @@ def seen_in_training(
     corpus: Corpus, judged: Sequence[str], training: Mapping[str, Any]
 ) -> list[str]:
     """The judged images that a model was trained on, at any stage of its training."""
-    stages = _stages(corpus, training)
-    return sorted({i for stage in stages for i in set(judged) - set(stage["held_out_images"])})
+    found = _stages(corpus, training)
+    return sorted({i for stage in found for i in set(judged) - set(stage["held_out_images"])})
 
 
 def held_out_images(corpus: Corpus, training: Mapping[str, Any]) -> list[str] | None:
@@ -66,13 +68,8 @@ def held_out_images(corpus: Corpus, training: Mapping[str, Any]) -> list[str] | 
 
 
 def _stages(corpus: Corpus, training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The stages of a training that this corpus took part in, from the last to the first."""
-    stages, stage = [], training
-    while stage:
-        if corpus.digest in stage.get("corpora_sha256", []):
-            stages.append(stage)
-        stage = stage.get("started_from", {})
-    return stages
+    """The stages of a training that this corpus took part in."""
+    return [s for s in stages(training) if corpus.digest in s.get("corpora_sha256", [])]
 
 
 def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list[str]:
@@ -91,7 +88,7 @@ def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list
     unknown = set(listed) - set(corpus.image_ids)
     if unknown:
         raise InputError(
-            f"{source} names {len(unknown)} images that the corpus does not have, "
+            f"{source} names {counted(len(unknown), 'images')} that the corpus does not have, "
             f"such as {min(unknown)}"
         )
     return listed

@@ -35,12 +35,22 @@ class FeaturesConfig:
     on_the_fly: bool = False
     """Compute the features in the workers, each time anew, instead of reading a cache: name corpora
     then in place of caches. For GPUs; on CPUs it takes some twenty times as long."""
-    backbone: str = "vgg19-oxford"
-    """With --on-the-fly: `vgg19-oxford` or `vgg19-torchvision`."""
+    backbone: str | None = None
+    """With --on-the-fly: `vgg19-oxford` or `vgg19-torchvision`. By default that of --init, else
+    `vgg19-oxford`."""
     backbone_weights: str | None = None
     """With --on-the-fly: where its weights come from, a package, a path or a URI."""
-    display_size: DisplaySize = "1024"
-    """With --on-the-fly: longer side at which images are shown to the model, or `native`."""
+    display_size: DisplaySize | None = None
+    """With --on-the-fly: longer side at which images are shown to the model, or `native`. By
+    default that of --init, else 1024."""
+
+    def settled(self, backbone: str, display_size: DisplaySize) -> "FeaturesConfig":
+        """The same, with these where it gives none."""
+        return replace(
+            self,
+            backbone=self.backbone or backbone,
+            display_size=self.display_size or display_size,
+        )
 
     def sources(self, uris: Sequence[str]) -> tuple["FeatureSource", ...]:
         """These caches, or these corpora on the fly."""
@@ -50,8 +60,8 @@ class FeaturesConfig:
         if self.on_the_fly:
             from gazecore.model.backbone import make_spec
 
-            spec = make_spec(self.backbone, self.backbone_weights)
-            how = OnTheFly(spec, self.backbone_weights, self.display_size)
+            spec = make_spec(self.backbone or "vgg19-oxford", self.backbone_weights)
+            how = OnTheFly(spec, self.backbone_weights, self.display_size or "1024")
         return tuple(FeatureSource(Location(uri).uri, how) for uri in uris)
 
 

@@ -73,7 +73,12 @@ class ModelBundle:
         # training on another fold does.
         first = "readout.weights.0"
         stored = {**tensors, first: tensors[first].half()}
-        header = {
+        header = json.dumps(self.header(), sort_keys=True)
+        return save(stored, metadata={"gazecore": header})
+
+    def header(self) -> dict[str, Any]:
+        """All but the tensors, as JSON holds it."""
+        return {
             "format_version": FORMAT_VERSION,
             "backbone": asdict(self.backbone),
             "readout": asdict(self.readout.config),
@@ -81,7 +86,6 @@ class ModelBundle:
             "training": dict(self.training),
             "metrics": dict(self.metrics),
         }
-        return save(stored, metadata={"gazecore": json.dumps(header, sort_keys=True)})
 
 
 def load_bundle(uri: str = DEFAULT) -> ModelBundle:

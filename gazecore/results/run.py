@@ -21,6 +21,8 @@ from gazecore.storage import TEMPORARY_SUFFIX, Location
 MAX_SHARD_SIZE = 65_536
 """A shard is held in memory: 2.6 KB an image, at a density factor of 1 20 KB."""
 
+_NOTE = "about_model"
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -48,25 +50,50 @@ class RunSettings:
             raise InputError(f"density_factor must be one of {FACTORS}, not {self.density_factor}")
 
 
-class Run(ShardedDirectory):
-    """A run directory and the settings in its run.json."""
+@dataclass(frozen=True)
+class ModelNote:
+    """What a run calls its model, for people to read; the fingerprint in the settings decides.
 
-    def __init__(self, location: Location, settings: RunSettings) -> None:
+    Attributes:
+        name: as it was given, `default` or where the bundle was.
+        trained_on: what the bundle says, `OSIE, then MIT1003`.
+    """
+
+    name: str = ""
+    trained_on: str = ""
+
+
+class Run(ShardedDirectory):
+    """A run directory, the settings in its run.json, and the model's name if that has one."""
+
+    def __init__(
+        self, location: Location, settings: RunSettings, model: ModelNote = ModelNote()
+    ) -> None:
         super().__init__(location, settings.shard_size, outcomes="scores", results="densities")
         self.settings = settings
+        self.model = model
         self.scores = self.outcomes
         self.densities = self.results
 
 
-def begin_run(location: Location, settings: RunSettings) -> Run:
+def begin_run(location: Location, settings: RunSettings, model: ModelNote = ModelNote()) -> Run:
     """Start a run, or go on with one that has the same settings.
+
+    Args:
+        location: of the run.
+        settings: what decides its results.
+        model: what a new run calls its model.
 
     Raises:
         RunMismatch: run.json names other settings, which the message lists, or the directory
             holds something else.
     """
     run = find_run(location, settings)
-    notes = {"schema_version": VERSION, "gazecore_version": gazecore.__version__}
+    notes = {
+        "schema_version": VERSION,
+        "gazecore_version": gazecore.__version__,
+        _NOTE: asdict(model),
+    }
     claim(location / "run.json", asdict(settings), notes)
     run.remove_temporaries()
     return run
@@ -76,9 +103,10 @@ def find_run(location: Location, settings: RunSettings) -> Run:
     """The run that `begin_run` would start or go on with; nothing is written. Raises the same."""
     marker = location / "run.json"
     if marker.exists():
-        open_run(location)  # of this format, and readable
+        run = open_run(location)  # of this format, and readable
         refuse_others(marker, asdict(settings))
-    elif any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
+        return Run(location, settings, run.model)
+    if any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
         raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
     return Run(location, settings)
 
@@ -99,12 +127,14 @@ def open_run(location: Location) -> Run:
                 f"{location.uri} has run format {content['schema_version']}, "
                 f"this gazecore reads {VERSION}"
             )
+        note = content.get(_NOTE, {})  # which runs of gazecore 0.1 do not have
+        model = ModelNote(**{key: str(note.get(key, "")) for key in asdict(ModelNote())})
         settings = RunSettings(
             **{key: content[key] for key in RunSettings.__dataclass_fields__ if key != "limits"},
             limits=Limits(**content["limits"]),
         )
     except FileNotFoundError:
         raise InputError(f"{location.uri} is not a run directory: it has no run.json") from None
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{location.uri}/run.json cannot be read: {one_line(error)}") from error
-    return Run(location, settings)
+    return Run(location, settings, model)

@@ -14,6 +14,7 @@ from gazecore.results.plan import PlanPart, Shard, part_names, part_reader, plan
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, PLAN, SCORES, read_table, shard_name
 from gazecore.storage import Location
+from gazecore.wording import counted
 
 _ROUNDING = 1e-3
 """What float32 and the density's grid may add to a value at the end of its range."""
@@ -68,7 +69,8 @@ def problems(run: Run) -> Iterator[str]:
             ids = shard.images["image_id"].to_pylist()
             hashes.append(np.fromiter((hash(i) for i in ids), dtype=np.int64))
             if number not in done:
-                yield f"scores/{shard_name(number)} is missing: {len(ids)} images are not scored"
+                words = counted(len(ids), "images")
+                yield f"scores/{shard_name(number)} is missing: {words} not scored"
             elif number not in stored:
                 yield f"densities/{shard_name(number)} is missing"
             else:
@@ -76,7 +78,7 @@ def problems(run: Run) -> Iterator[str]:
     # Images that the plan names twice are found by hash, so that memory stays small.
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.int64)
     if twice := int((every[1:] == every[:-1]).sum()):
-        yield f"the plan names {twice} images more than once"
+        yield f"the plan names {counted(twice, 'images')} more than once"
     if is_whole:
         yield from _strays(run, range(int(ends[-1])))
 
@@ -122,8 +124,8 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
         return
     if early:
         yield (
-            f"densities/{name} has {len(early)} densities of images that are `failed` in the "
-            "scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
+            f"densities/{name} has {counted(len(early), 'densities')} of images that are `failed` "
+            "in the scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
         )
     for row in densities.to_pylist():
         if row["image_id"] not in early:

@@ -19,6 +19,7 @@ from gazecore.features.source import Features, ImageFeatures, feature_key
 from gazecore.geometry import GRID_STRIDE, STRIDE, DisplaySize
 from gazecore.model import centerbias
 from gazecore.model.spec import BackboneSpec
+from gazecore.wording import counted
 
 _STATISTICS = 1000
 
@@ -218,7 +219,9 @@ def _check_mirrored(sources: Sequence[Features], mirrored: Sequence[Features]) -
         if not other.mirrored or other.image_ids != source.image_ids:
             raise InputError(f"{other.uri} is not {source.uri} mirrored")
     if len(sources) != len(mirrored):
-        raise InputError(f"{len(sources)} caches need as many mirrored ones, not {len(mirrored)}")
+        raise InputError(
+            f"{counted(len(sources), 'caches')} and {len(mirrored)} mirrored: name one for each"
+        )
 
 
 def require(source: Features, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:

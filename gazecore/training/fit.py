@@ -25,6 +25,7 @@ from gazecore.training.loop import (
 )
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from gazecore.training.trainer import side_by_side
+from gazecore.wording import counted
 
 
 def fit_bundle(
@@ -50,7 +51,7 @@ def fit_bundle(
     Raises:
         InputError: there are too few images, or `start` has another shape.
     """
-    split = recipe.split
+    split, recipe = recipe.split, settled(recipe, start)
     require_enough(data, split)
     part = data.folds(split.parts, split.seed)
     development = [i for i in data.images if part[i] != 0]
@@ -95,7 +96,9 @@ def require_enough(data: TrainingSet, split: SplitConfig) -> None:
     part = data.folds(count, split.seed)
     if len({int(part[i]) for i in data.images}) < count:
         what = "folds" if split.folds else "parts"
-        raise InputError(f"{len(data.images)} images with fixations are too few for {count} {what}")
+        raise InputError(
+            f"{counted(len(data.images), 'images')} with fixations: too few for {count} {what}"
+        )
 
 
 def seen_before(data: TrainingSet, judged: Sequence[str], start: Mapping[str, Any]) -> list[str]:
@@ -133,12 +136,8 @@ def starts(
         start: its members are taken instead, round and round.
         count: members, numbered from 1.
         training: the shape and the seed, to which a member's number is added.
-
-    Raises:
-        InputError: `start` has another shape.
     """
     if start is not None:
-        require_shape(start, training)
         return [single(start.readout, number) for number in range(count)]
     standardisation = channel_statistics(data, images)
     return [
@@ -147,15 +146,17 @@ def starts(
     ]
 
 
-def require_shape(start: ModelBundle, training: TrainingConfig) -> None:
-    """Raise InputError where readouts of this training cannot start from those of a bundle."""
-    config = start.readout.config
-    if (config.activation, config.widths) != (training.activation, training.widths):
-        widths = " ".join(map(str, config.widths))
-        raise InputError(
-            f"the readout to start from has another shape: it wants --training.widths {widths} "
-            f"--training.activation {config.activation}"
-        )
+def settled(recipe: Recipe, start: ModelBundle | None) -> Recipe:
+    """The recipe with the shape of its readouts: that of the bundle they start from, if any.
+
+    Raises:
+        InputError: the recipe gives another one.
+    """
+    training = recipe.training
+    shape = training.shape
+    if start is not None:
+        shape = start.readout.config.widths, start.readout.config.activation
+    return replace(recipe, training=training.of_shape(shape))
 
 
 def describe(

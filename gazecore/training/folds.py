@@ -11,10 +11,11 @@ from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet
-from gazecore.training.fit import describe, starts
+from gazecore.training.fit import describe, settled, starts
 from gazecore.training.loop import Member, Report, TrainMembers, judge_images, mixture, train_here
 from gazecore.training.recipes import Recipe
 from gazecore.training.trainer import side_by_side
+from gazecore.wording import counted
 
 OUT_OF_FOLD = pa.schema(
     [
@@ -59,7 +60,9 @@ def make_folds(data: TrainingSet, count: int, seed: int) -> list[Fold]:
     part = data.folds(count, seed)
     parts = [[i for i in data.images if part[i] == number] for number in range(count)]
     if not all(parts):
-        raise InputError(f"{len(data.images)} images with fixations are too few for {count} folds")
+        raise InputError(
+            f"{counted(len(data.images), 'images')} with fixations: too few for {count} folds"
+        )
     folds = []
     for number in range(count):
         following = (number + 1) % count
@@ -89,8 +92,9 @@ def cross_validate(
         statistics, which know no fixations, are those of all images.
 
     Raises:
-        InputError: there are too few images.
+        InputError: there are too few images, or `start` has another shape.
     """
+    recipe = settled(recipe, start)
     split, training = recipe.split, recipe.training
     folds = make_folds(data, split.folds or 0, split.seed)
     count = len(folds) * split.members

@@ -128,7 +128,7 @@ def new_readout(mean: torch.Tensor, deviation: torch.Tensor, config: TrainingCon
     """A readout with random weights that reads channels of this mean and deviation."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        readout = Readout(ReadoutConfig(len(mean), config.widths, config.activation))
+        readout = Readout(ReadoutConfig(len(mean), *config.shape))
     readout.feature_mean, readout.feature_std = mean, deviation
     return readout
 

@@ -9,7 +9,7 @@ from gazecore.images.listing import LISTED
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
 from gazecore.results.plan import shards, update_plan
-from gazecore.results.run import Run, RunSettings, begin_run
+from gazecore.results.run import ModelNote, Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard
 from gazecore.scoring.scorer import summarise
 from gazecore.storage import Location
@@ -20,7 +20,11 @@ _SHARD_SIZE = 64
 
 
 def write_out_of_fold(
-    location: Location, data: TrainingSet, folds: list[FittedFold], model: str
+    location: Location,
+    data: TrainingSet,
+    folds: list[FittedFold],
+    model: str,
+    note: ModelNote,
 ) -> Run:
     """Predict every image by the fold that has not seen it; shards that are done are kept.
 
@@ -29,6 +33,7 @@ def write_out_of_fold(
         data: features.
         folds: of all images that have fixations.
         model: fingerprint of the bundle that all folds make together.
+        note: what the run calls it.
 
     Raises:
         RunMismatch: there is another model's run.
@@ -42,7 +47,7 @@ def write_out_of_fold(
         density_factor=1,
         limits=Limits(),
     )
-    run = begin_run(location, settings)
+    run = begin_run(location, settings, note)
     ids = [data.image_ids[i] for i in data.images]
     empty = {name: pa.nulls(len(ids), LISTED.field(name).type) for name in LISTED.names}
     listed = pa.table({**empty, "image_id": ids, "uri": [uris[i] for i in ids]}).cast(LISTED)

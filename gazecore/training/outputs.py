@@ -12,7 +12,9 @@ from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.model.bundle import ModelBundle, is_bundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.record import trained_on
 from gazecore.ownership import refuse_foreign
+from gazecore.results.run import ModelNote
 from gazecore.scoring.evaluate import evaluate
 from gazecore.storage import Location, parquet_bytes
 from gazecore.training.examples import TrainingSet
@@ -56,7 +58,8 @@ class Outputs:
         bundle = dataclasses.replace(bundle, metrics=averages(table))
         # A bundle has its fingerprint from the file's bytes.
         fingerprint = parse_bundle(bundle.to_bytes(), self.bundle.uri).fingerprint
-        write_out_of_fold(self.run, data, folds, fingerprint)
+        note = ModelNote(self.bundle.uri, trained_on(bundle.training))
+        write_out_of_fold(self.run, data, folds, fingerprint, note)
         return self._write(bundle)
 
     def write_held_out(

@@ -1,9 +1,14 @@
 """How readouts are trained: settings, which need no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gazecore.errors import InputError
 from gazecore.model.spec import Activation
+
+Shape = tuple[tuple[int, ...], Activation]
+"""Output channels of a readout's 1x1 convolutions, and the nonlinearity between them."""
+
+NEW_SHAPE: Shape = ((16, 32, 2, 1), "softplus")
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,11 @@ class TrainingConfig:
             pretraining it matters little: 1 was best by 0.004.
         batch_size: images per step, each weighted equally. Larger ones make fewer, steadier steps
             of an epoch; of more workers than this, some have nothing to do.
-        widths: output channels of the 1x1 convolutions; the paper's are 16 32 2 1. The default
-            model's 64 32 2 1 gains 0.01 bit out of fold on MIT1003 and is four times as large.
-        activation: nonlinearity between them; softplus reached 0.024 bit more out of fold on
-            MIT1003 than the paper's relu.
+        widths: output channels of the 1x1 convolutions. By default those of the readouts to start
+            from, else the paper's, 16 32 2 1. The default model's 64 32 2 1 gains 0.01 bit out of
+            fold on MIT1003 and is four times as large.
+        activation: nonlinearity between them. By default that of the readouts to start from, else
+            softplus, which reached 0.024 bit more out of fold on MIT1003 than the paper's relu.
         seed: of the initial weights and of the order of the images; the result varies by less than
             0.01 bit with it.
     """
@@ -37,8 +43,8 @@ class TrainingConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 3.0
     batch_size: int = 8
-    widths: tuple[int, ...] = (16, 32, 2, 1)
-    activation: Activation = "softplus"
+    widths: tuple[int, ...] | None = None
+    activation: Activation | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +53,20 @@ class TrainingConfig:
                 raise InputError(f"training.{name} must be positive, not {getattr(self, name)}")
         if self.weight_decay < 0:
             raise InputError("training.weight_decay must not be negative")
+
+    @property
+    def shape(self) -> Shape:
+        """What readouts have that start from nothing."""
+        return self.widths or NEW_SHAPE[0], self.activation or NEW_SHAPE[1]
+
+    def of_shape(self, shape: Shape) -> "TrainingConfig":
+        """The same with this shape. Raises InputError where another one is given."""
+        if (self.widths or shape[0], self.activation or shape[1]) != shape:
+            raise InputError(
+                f"the readouts to start from have the shape {' '.join(map(str, shape[0]))} with "
+                f"{shape[1]}, and keep it: leave out --training.widths and --training.activation"
+            )
+        return replace(self, widths=shape[0], activation=shape[1])
 
 
 @dataclass(frozen=True)
@@ -73,7 +93,8 @@ class SplitConfig:
             raise InputError(f"cross-validation needs at least 3 folds, not {self.folds}")
         if self.members > self.parts - 2:
             raise InputError(
-                f"{self.members} members need at least {self.members + 2} parts, not {self.parts}"
+                f"--members {self.members} needs --parts {self.members + 2} or more, "
+                f"not {self.parts}"
             )
 
 

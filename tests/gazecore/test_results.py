@@ -25,7 +25,7 @@ from gazecore.results import plan as planning
 from gazecore.results import read
 from gazecore.results.plan import PlanSummary, images_in, plan_parts, shards, update_plan
 from gazecore.results.query import query
-from gazecore.results.run import Run, RunSettings, begin_run, open_run
+from gazecore.results.run import ModelNote, Run, RunSettings, begin_run, open_run
 from gazecore.results.schema import DENSITIES, PLAN, SCORES, shard_name
 from gazecore.results.status import run_status
 from gazecore.results.verify import problems
@@ -121,6 +121,27 @@ def test_the_same_settings_go_on(tmp_path: Path) -> None:
     assert again.settings == SETTINGS
     assert (tmp_path / "run" / "run.json").read_bytes() == before
     assert open_run(Location(str(tmp_path / "run"))).settings == SETTINGS
+
+
+def test_a_runs_model_has_a_name_that_decides_nothing(tmp_path: Path) -> None:
+    location, note = Location(str(tmp_path / "run")), ModelNote("default", "OSIE, then MIT1003")
+    begin_run(location, SETTINGS, note)
+    assert open_run(location).model == note
+    # Under another name the same model goes on, and what the run calls it stays.
+    again = begin_run(location, SETTINGS, ModelNote("/models/default.safetensors"))
+    assert again.model == open_run(location).model == note
+    # A run of an earlier version has no name, is read, and goes on.
+    marker = tmp_path / "run" / "run.json"
+    content = json.loads(marker.read_text())
+    del content["about_model"]
+    marker.write_text(json.dumps(content))
+    assert open_run(location).model == ModelNote()
+    assert begin_run(location, SETTINGS, note).settings == SETTINGS
+    assert json.loads(marker.read_text()) == content
+    for wrong in ("default", ["default"], 3):
+        marker.write_text(json.dumps({**content, "about_model": wrong}))
+        with pytest.raises(InputError, match=r"run\.json cannot be read"):
+            open_run(location)
 
 
 CHANGES = [

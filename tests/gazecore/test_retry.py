@@ -158,7 +158,7 @@ def test_a_kill_between_the_two_files_is_said_in_a_line_and_mended(
 ) -> None:
     run = killed_between
     assert list(problems(run)) == [
-        "densities/shard-000000.parquet has 1 densities of images that are `failed` in the scores: "
+        "densities/shard-000000.parquet has 1 density of images that are `failed` in the scores: "
         "a retry was interrupted; `gazecore score --retry-failed` mends it"
     ]
     results = read.Results(run)

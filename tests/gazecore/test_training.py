@@ -19,6 +19,7 @@ from gazecore.metrics.likelihood import information_gain
 from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig, mix
+from gazecore.results.run import ModelNote, open_run
 from gazecore.results.verify import problems
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
@@ -406,8 +407,10 @@ def test_out_of_fold_scores_are_those_of_members_that_have_not_seen_the_image(
 
     # The densities themselves are a run as any other, whose likelihoods are those of the table.
     location = Location(str(tmp_path / "run"))
-    run = write_out_of_fold(location, data, fitted, bundle.fingerprint)
+    note = ModelNote("m.safetensors", "corpus")
+    run = write_out_of_fold(location, data, fitted, bundle.fingerprint, note)
     assert list(problems(run)) == []
+    assert open_run(location).model == note
     results = gazecore.results.read.open(run.location.uri)
     points = data.corpus.points()
     for fold in (one.fold for one in fitted):
@@ -418,10 +421,10 @@ def test_out_of_fold_scores_are_those_of_members_that_have_not_seen_the_image(
         gain = information_gain(found, baseline, points[image_id]).mean()
         assert gain == pytest.approx(rows[image_id]["information_gain"], abs=0.1)
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*"))
-    write_out_of_fold(location, data, fitted, bundle.fingerprint)
+    write_out_of_fold(location, data, fitted, bundle.fingerprint, note)
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("shard-*")) == before
     with pytest.raises(RunMismatch, match="model"):
-        write_out_of_fold(location, data, fitted, "another")
+        write_out_of_fold(location, data, fitted, "another", note)
 
 
 def test_a_uniform_density_gains_nothing(cache: FeatureCache) -> None:

@@ -204,7 +204,15 @@ def test_models_prints_what_the_shipped_bundles_hold(gazecore_here: Command) -> 
     assert "backbone vgg19-oxford" in text
     assert "readout 2560 -> 64 -> 32 -> 2 -> 1, softplus, 10 members" in text
     assert "training: command gazecore train" in text
-    assert "reached: out_of_fold_information_gain" in text
+    assert "reached: out of fold information gain 0.999 bit per fixation" in text
+    # A hundred names are a number here, and all there for who asks.
+    assert "pretraining: held out images 100, --json names them" in text
+    assert "1010.jpg" not in text
+    header = json.loads(gazecore_here("models", "--json").stdout)
+    assert header["fingerprint"] in text
+    held_out = header["training"]["started_from"]["held_out_images"]
+    assert len(held_out) == 100
+    assert "1010.jpg" in held_out
 
 
 def test_every_command_explains_itself(gazecore_command: Command, gazecore_here: Command) -> None:
@@ -214,3 +222,5 @@ def test_every_command_explains_itself(gazecore_command: Command, gazecore_here:
         result = gazecore_here(command, "--help")
         assert result.returncode == 0
         assert f"usage: gazecore {command}" in result.stdout
+        for noise in ("{None", "--no-", "(default: )"):
+            assert noise not in result.stdout

@@ -83,6 +83,8 @@ def test_training_from_features_to_judged_densities(
     ]
     with Image.open(folder / "m.training" / "curves.png") as curves:
         assert curves.size[0] > 500
+    named = words(gazecore_command("status", "crossed/out_of_fold").stdout)
+    assert f"m.safetensors (out of fold: {digest}), trained on corpus" in named
     shown = words(gazecore_command("models", "crossed/m.safetensors").stdout)
     assert "training: command gazecore train cache" in shown
 
@@ -100,7 +102,9 @@ def test_training_from_features_to_judged_densities(
         *here, "--out", "tuned/m.safetensors", "--init", "crossed/m.safetensors", "--parts", "5"
     )
     assert tuned.returncode == 0, tuned.stderr
-    assert "held_out" in tuned.stdout
+    assert "held out: auc" in tuned.stdout
+    assert "bit per fixation" in tuned.stdout
+    assert "{" not in tuned.stdout
     # All images trained what it starts from.
     assert "caution: 4 of the held-out images" in words(tuned.stderr)
     seen = gazecore_command(
@@ -152,10 +156,23 @@ def test_training_from_features_to_judged_densities(
         (["--mirrored", "cache"], "is not"),
         (["--pretrain", "corpus"], "is not a feature cache"),
         (["--training.epochs", "0"], "training.epochs must be positive"),
-        (["--pretrain", "cache", "--training.widths", "8", "1"], "keep their shape"),
+        (
+            [
+                "--pretrain",
+                "cache",
+                "--training.widths",
+                "8",
+                "1",
+                "--pretraining.widths",
+                "4",
+                "1",
+            ],
+            "keep their shape: --training.widths",
+        ),
         (["--pretrain", "cache", "--folds", "3"], "was trained on 18 of these images"),
         (["--pretrain", "cache", "--parts", "19"], "too few for 19 parts"),
-        (["--init", "tiny.safetensors", "--training.widths", "8", "1"], "--training.widths 16 32"),
+        (["--init", "tiny.safetensors", "--training.widths", "8", "1"], "the shape 16 32 2 1 with"),
+        (["--init", "tiny.safetensors", "--training.activation", "relu"], "leave out"),
     ],
 )
 def test_mistakes_are_said_before_ray_starts(
@@ -177,6 +194,36 @@ def test_mistakes_are_said_before_ray_starts(
     assert len(text.strip().splitlines()) == 1
     assert not ray.is_initialized()
     assert not (tmp_path / "third").exists()
+
+
+def test_what_members_start_from_decides_their_shape_and_their_features(
+    gazecore_here: Command, tmp_path: Path
+) -> None:
+    make_cache(make_corpus(tmp_path), TinyBackbone(), str(tmp_path / "cache"))
+    corpus = FeatureCache(str(tmp_path / "cache")).corpus()
+    corpus.save(Location(str(tmp_path / "corpus")))
+    quick = ("--members", "1", "--training.epochs", "1", "--workers", "0")
+    # One of the two stages gives the shape of both.
+    first = gazecore_here(
+        "train", "cache", "--out", "one/m.safetensors", *quick, "--pretrain", "cache",
+        "--pretraining.epochs", "1", "--training.widths", "4", "1",
+        "--pretraining.activation", "relu",
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    start = load_bundle(str(tmp_path / "one" / "m.safetensors"))
+    assert (start.readout.config.widths, start.readout.config.activation) == ((4, 1), "relu")
+    for source in (["cache"], ["corpus", "--on-the-fly"]):
+        out = f"{source[0]}-tuned/m.safetensors"
+        tuned = gazecore_here("train", *source, "--out", out, *quick, "--init", "one/m.safetensors")
+        assert tuned.returncode == 0, tuned.stderr
+        bundle = load_bundle(str(tmp_path / out))
+        assert bundle.readout.config == start.readout.config
+        assert bundle.backbone == start.backbone
+        assert bundle.training["settings"]["widths"] == [4, 1]
+    marker = json.loads(
+        (tmp_path / "cache-tuned" / "m.training" / "members" / "training.json").read_text()
+    )
+    assert marker["training"]["widths"] == [4, 1]  # by which another start is refused
 
 
 def test_held_out_images_that_are_gone_are_missed_before_the_training(
