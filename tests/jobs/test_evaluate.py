@@ -32,7 +32,7 @@ def test_a_model_is_scored_judged_and_continued(
     assert "explained information gain" in first.stdout
     whole = gazecore_command(*arguments)
     assert whole.returncode == 0, whole.stderr
-    assert "left out 1 images without fixations" in words(whole.stdout)
+    assert "left out 1 image without fixations" in words(whole.stdout)
     assert "left out 2 images beyond --limit" in words(first.stdout)
     assert "done before 3" in words(whole.stdout)
     assert "scored 2" in words(whole.stdout)

@@ -60,7 +60,7 @@ def test_a_run_as_model_and_as_maps(
     made = gazecore_here("export", "run", "--format", "pysaliency", "--out", "new/model.hdf5")
     assert made.returncode == 0, made.stderr
     assert f"10 densities in {tmp_path}/new/model.hdf5" in words(made.stdout)
-    assert "left out: 1 images that failed" in made.stdout
+    assert "left out: 1 image that failed" in made.stdout
     assert "10/10" in made.stderr
     densities = dict(Results(scored).densities())
     with h5py.File(tmp_path / "new" / "model.hdf5") as file:
@@ -86,7 +86,7 @@ def test_a_run_that_is_not_finished_is_exported_on_demand(
     code, out, _ = call(capsys, *arguments, "--partial")
     assert code == 0
     assert "6 densities in" in out
-    assert "left out: 1 images that failed" in out
+    assert "left out: 1 image that failed" in out
     assert "left out: 4 images that are not scored yet" in out
     with h5py.File("m.hdf5") as file:
         assert sum(len(group) for group in file.values()) == 6

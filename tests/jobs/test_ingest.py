@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gazecore.corpus.schema import load_corpus
+from gazecore.wording import counted
 from jobs.ingest import main
 from tests.conftest import make_photo
 from tests.gazecore.test_corpus import TWO, write_osie
@@ -88,7 +89,7 @@ def test_each_kind_becomes_a_corpus(
     assert lines[0] == summary[0]
     for line, expected in zip(lines[1:], summary[1:], strict=False):
         assert line.startswith(f"left out: {expected}")
-    assert f"{load_corpus(corpus).fixations.num_rows} fixations" in summary[0]
+    assert counted(load_corpus(corpus).fixations.num_rows, "fixations") in summary[0]
 
 
 @pytest.mark.parametrize(

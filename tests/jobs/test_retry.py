@@ -106,7 +106,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_is_to_do(
     dry = arguments(photos, tiny_file, "--dry-run")
     text = words(gazecore_here(*dry, "--rate", "0.001", "--actors", "1:2").stdout)
     assert set(tmp_path.rglob("*")) == before
-    assert "plan 10 images in 2 shards of 5; 10 images are new" in text
+    assert "plan 10 images in 2 shards of 5; 10 new" in text
     assert "to do 10 images in 2 shards" in text
     assert f"input {size / 1000:.1f} kB in 10 images" in text
     assert "storage 26.7 kB for scores and densities of 10 images" in text
@@ -115,7 +115,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_is_to_do(
     assert "hours not known: --rate" in words(gazecore_here(*dry).stdout)
     (tmp_path / "list.txt").write_text("photos/a/photo-1.jpg\n" * 2)
     listed = gazecore_here("score", "list.txt", *dry[2:])
-    assert "1 images in 1 shards" in words(listed.stdout)
+    assert "1 image in 1 shard" in words(listed.stdout)
     assert "the sizes of 1 are not known" in words(listed.stdout)
     for more, named in (
         (("--rate", "0"), "--rate"),
@@ -135,7 +135,7 @@ def test_a_dry_run_over_a_run_counts_what_it_lacks(
     before = files(tmp_path / "run")
     dry = arguments(photos, tiny_file, "--dry-run")
     text = words(gazecore_here(*dry).stdout)
-    assert "plan 13 images in 4 shards of 5; 1 images are new" in text
+    assert "plan 13 images in 4 shards of 5; 1 new" in text
     assert "to do 6 images in 2 shards" in text
     assert "hours not known" in text  # two commits do not tell
     other = gazecore_here(*dry, "--density-factor", "2")
