@@ -3,16 +3,21 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 
 import ray
 from ray._private import ray_constants
+from ray._private.services import find_bootstrap_address
 from ray._private.state import state as ray_state  # draining nodes are told nowhere else
 
 from cluster.layout import ActorLayout, ClusterConfig, Node, actors_on_gpus
 from gazecore.cores import cores
 from gazecore.errors import InputError, one_line
+
+ANSWER_SECONDS = 10.0
+"""How long a cluster's head may take to answer."""
 
 
 def nodes_in_use() -> list[Node]:
@@ -43,15 +48,16 @@ def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
             one to be placed and none to run.
 
     Raises:
-        InputError: there is no cluster at that address.
+        InputError: there is no cluster at that address, or none can be started here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # SIGTERM is the command's: Ray would print stacks, and end the process without a word.
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
     on_sigterm = signal.getsignal(signal.SIGTERM)
     address = address or os.environ.get("RAY_ADDRESS")
+    is_local = address in (None, "", "local")
     try:
-        if address in (None, "", "local"):
+        if is_local:
             # Without a dashboard; Ray's token authentication is on. Without this switch Ray takes
             # 127.0.0.1 for the machine's outer address, and listens on all of them.
             ray_constants.ENABLE_RAY_CLUSTER = False
@@ -65,15 +71,76 @@ def connected(address: str | None, spare_cpus: int = 0) -> Iterator[bool]:
                 logging_level="ERROR",
             )
         else:
+            require_cluster(str(address))
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        if is_local:
+            raise _cannot_start(error) from error
         raise InputError(f"cannot reach a Ray cluster at {address}: {one_line(error)}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        yield address not in (None, "", "local")
+        yield not is_local
     finally:
         ray.shutdown()
+
+
+def require_cluster(address: str) -> None:
+    """Look whether the head of a cluster answers at an address; Ray itself would try for minutes.
+
+    Raises:
+        InputError: it does not, or the address is of another kind.
+    """
+    if address.startswith(("http://", "https://")):
+        raise InputError(
+            f"{address} is a dashboard, to which `ray job submit` sends jobs: for a command give "
+            "the head's HOST:6379 (--address or RAY_ADDRESS), or unset RAY_ADDRESS"
+        )
+    if address.startswith("ray://"):
+        raise InputError(
+            f"{address} is for Ray's client, which is not used here: give the head's HOST:6379, or "
+            "send the command to the cluster by `ray job submit`"
+        )
+    if address == "auto":
+        address = find_bootstrap_address(None) or ""
+        if not address:
+            raise InputError(
+                "no Ray runs on this machine (address `auto`): start one, or give HOST:6379"
+            )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(
+            f"a Ray cluster's address is HOST:PORT, such as 10.0.0.1:6379, not {address}"
+        )
+    advice = "start it, or give another --address (or RAY_ADDRESS)"
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as head:
+            if not os.environ.get("RAY_USE_TLS", "0").strip("0"):
+                # What begins every gRPC connection (RFC 9113, 3.4): both sides send their settings.
+                head.sendall(
+                    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+                )
+                if head.recv(9, socket.MSG_WAITALL)[3:4] != b"\x04":
+                    raise InputError(f"what answers at {address} is no Ray cluster: {advice}")
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster answers at {address} ({one_line(error)}): {advice}"
+        ) from error
+
+
+def _cannot_start(error: Exception) -> InputError:
+    """Why no Ray can be started on this machine, and what helps."""
+    words = one_line(error)
+    place = os.path.expanduser("~/.ray")
+    if place in words:
+        return InputError(
+            f"Ray cannot keep its token in {place} ({words}): set RAY_AUTH_TOKEN to 64 hexadecimal "
+            "digits, or HOME to a folder that can be written"
+        )
+    return InputError(
+        f"Ray cannot start on this machine: {words}; set RAY_TMPDIR to a folder of yours with a "
+        "short path and room, such as /var/tmp/ray-$USER"
+    )
 
 
 def plan_layout(config: ClusterConfig, can_grow: bool = False) -> ActorLayout:

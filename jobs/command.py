@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
 from typing import TypeVar
 
@@ -18,6 +18,9 @@ out = Console(highlight=False, markup=False)
 err = Console(stderr=True, highlight=False, markup=False)
 
 Options = TypeVar("Options")
+Entered = TypeVar("Entered")
+
+LOADING = "loading torch and Ray"
 
 PLAIN = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 """Of command lines: no `--no-dry-run` beside `--dry-run`, and nobody types `None`."""
@@ -80,6 +83,15 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def waiting(text: str, context: AbstractContextManager[Entered]) -> Iterator[Entered]:
+    """A context that takes a while to enter, with words about it on a terminal meanwhile."""
+    with ExitStack() as stack:
+        with err.status(text):
+            entered = stack.enter_context(context)
+        yield entered
 
 
 def run_command(

@@ -13,7 +13,7 @@ from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.settings import PREDICTORS, EvaluationConfig
 from gazecore.model.spec import DEFAULT
 from gazecore.wording import counted
-from jobs.command import out, progress_bar, run_command, show_rows
+from jobs.command import LOADING, err, out, progress_bar, run_command, show_rows
 
 if TYPE_CHECKING:
     from gazecore.model.bundle import ModelBundle
@@ -57,12 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(options: EvaluateOptions) -> int:
     """Score what is not scored, judge, write and print."""
-    from cluster.logs import configure_logging
-    from gazecore.corpus.schema import load_corpus
-    from gazecore.evaluation.densities import Densities
-    from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
-    from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
-    from gazecore.storage import Location
+    with err.status(LOADING):
+        from cluster.logs import configure_logging
+        from gazecore.corpus.schema import load_corpus
+        from gazecore.evaluation.densities import Densities
+        from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
+        from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
+        from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
     _check(options)

@@ -11,7 +11,7 @@ from cluster.layout import ClusterConfig
 from gazecore.errors import Interrupted
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from jobs.command import err, keeping, kept_images, run_command, say, show_rows
+from jobs.command import LOADING, err, keeping, kept_images, run_command, say, show_rows, waiting
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def features(options: FeaturesOptions) -> int:
     """Plan, compute and report; returns the exit code."""
-    from cluster.logs import configure_logging
-    from cluster.metrics import Figures
-    from cluster.progress import ProgressReport, summary_rows
-    from cluster.session import connected, plan_layout
-    from cluster.shards import work_off
-    from cluster.stop import Stop
-    from cluster.tally import Tally
-    from cluster.work import FeatureJob
-    from gazecore.corpus.schema import load_corpus
-    from gazecore.features.cache import CacheSettings, begin_cache, begun_shard_size
-    from gazecore.model.backbone import make_spec, weights_to_send
-    from gazecore.results.plan import images_in
-    from gazecore.results.status import count_failed
-    from gazecore.scoring.pipeline import ReadingConfig
-    from gazecore.storage import Location
+    with err.status(LOADING):
+        from cluster.logs import configure_logging
+        from cluster.metrics import Figures
+        from cluster.progress import ProgressReport, summary_rows
+        from cluster.session import connected, plan_layout
+        from cluster.shards import work_off
+        from cluster.stop import Stop
+        from cluster.tally import Tally
+        from cluster.work import FeatureJob
+        from gazecore.corpus.schema import load_corpus
+        from gazecore.features.cache import CacheSettings, begin_cache, begun_shard_size
+        from gazecore.model.backbone import make_spec, weights_to_send
+        from gazecore.results.plan import images_in
+        from gazecore.results.status import count_failed
+        from gazecore.scoring.pipeline import ReadingConfig
+        from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
     started = time.monotonic()
@@ -82,7 +83,7 @@ def features(options: FeaturesOptions) -> int:
         weights = weights_to_send(spec, options.backbone_weights)
         with (
             keeping(lambda: kept_images(done + tally.committed, plan.images)),
-            connected(options.cluster.address) as can_grow,
+            waiting("starting Ray", connected(options.cluster.address)) as can_grow,
             ProgressReport(
                 "features", plan.images, err, done, Figures(cache.location.uri)
             ) as report,

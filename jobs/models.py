@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from gazecore.model.record import reached, said, stages
 from gazecore.model.spec import DEFAULT
 from gazecore.wording import counted
-from jobs.command import run_command, show_rows
+from jobs.command import LOADING, err, run_command, show_rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def models(options: ModelsOptions) -> int:
     """Load and print."""
-    from gazecore.model.bundle import load_bundle
+    with err.status(LOADING):
+        from gazecore.model.bundle import load_bundle
 
     bundle = load_bundle(options.model)
     if options.json:

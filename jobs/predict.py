@@ -12,7 +12,7 @@ from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
 from gazecore.wording import counted
-from jobs.command import err, out, run_command
+from jobs.command import LOADING, err, out, run_command
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def predict(options: PredictOptions) -> int:
     """Predict, draw and print; returns the exit code."""
-    from gazecore.density.statistics import statistics
-    from gazecore.images.decode import decode, to_network
-    from gazecore.images.fetch import fetch
-    from gazecore.model.bundle import load_bundle
-    from gazecore.model.deepgaze import DeepGaze
-    from gazecore.ownership import is_our_picture, refuse_foreign
-    from gazecore.storage import Location
-    from gazecore.view.overlay import draw_overlay
+    with err.status(LOADING):
+        from gazecore.density.statistics import statistics
+        from gazecore.images.decode import decode, to_network
+        from gazecore.images.fetch import fetch
+        from gazecore.model.bundle import load_bundle
+        from gazecore.model.deepgaze import DeepGaze
+        from gazecore.ownership import is_our_picture, refuse_foreign
+        from gazecore.storage import Location
+        from gazecore.view.overlay import draw_overlay
 
     if not options.images:
         raise InputError("name at least one image")

@@ -16,7 +16,7 @@ from gazecore.errors import InputError, Interrupted, redact
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
-from jobs.command import err, keeping, kept_images, run_command, say, show_rows
+from jobs.command import LOADING, err, keeping, kept_images, run_command, say, show_rows, waiting
 
 
 @dataclass(frozen=True)
@@ -87,26 +87,33 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(options: ScoreOptions) -> int:
     """Plan, score and report; returns the exit code."""
-    from cluster.logs import configure_logging
-    from cluster.metrics import Figures
-    from cluster.progress import ProgressReport, summary_rows
-    from cluster.session import connected, plan_layout
-    from cluster.shards import work_off
-    from cluster.stop import Stop
-    from cluster.tally import Tally
-    from cluster.work import ScoringJob
-    from gazecore.images.listing import absolute_input, list_images
-    from gazecore.model.backbone import weights_to_send
-    from gazecore.model.bundle import parse_bundle, read_bundle
-    from gazecore.model.record import trained_on
-    from gazecore.results.estimate import estimate
-    from gazecore.results.plan import choose_shard_size, images_in, update_plan
-    from gazecore.results.retry import failed_images, failed_parts
-    from gazecore.results.run import ModelNote, RunSettings, begin_run, begun_shard_size, find_run
-    from gazecore.results.status import count_failed
-    from gazecore.scoring.scorer import ScorerConfig
-    from gazecore.storage import Location
-    from jobs.dry_run import estimate_rows
+    with err.status(LOADING):
+        from cluster.logs import configure_logging
+        from cluster.metrics import Figures
+        from cluster.progress import ProgressReport, summary_rows
+        from cluster.session import connected, plan_layout
+        from cluster.shards import work_off
+        from cluster.stop import Stop
+        from cluster.tally import Tally
+        from cluster.work import ScoringJob
+        from gazecore.images.listing import absolute_input, list_images
+        from gazecore.model.backbone import weights_to_send
+        from gazecore.model.bundle import parse_bundle, read_bundle
+        from gazecore.model.record import trained_on
+        from gazecore.results.estimate import estimate
+        from gazecore.results.plan import choose_shard_size, images_in, update_plan
+        from gazecore.results.retry import failed_images, failed_parts
+        from gazecore.results.run import (
+            ModelNote,
+            RunSettings,
+            begin_run,
+            begun_shard_size,
+            find_run,
+        )
+        from gazecore.results.status import count_failed
+        from gazecore.scoring.scorer import ScorerConfig
+        from gazecore.storage import Location
+        from jobs.dry_run import estimate_rows
 
     configure_logging(Location(options.out).uri)
     if options.limit is not None and options.limit < 1:
@@ -159,7 +166,7 @@ def score(options: ScoreOptions) -> int:
         weights = weights_to_send(bundle.backbone, options.backbone_weights)
         with (
             keeping(lambda: kept_images(kept + tally.committed, plan.images)),
-            connected(options.cluster.address) as can_grow,
+            waiting("starting Ray", connected(options.cluster.address)) as can_grow,
             ProgressReport("scoring", plan.images, err, done, Figures(run.location.uri)) as report,
             Stop(lambda text: say("gazecore score", text)) as stop,
         ):

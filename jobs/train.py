@@ -14,7 +14,7 @@ from gazecore.errors import InputError
 from gazecore.features.opening import FeaturesConfig
 from gazecore.model.record import reached
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
-from jobs.command import err, keeping, progress_bar, run_command, show_rows
+from jobs.command import LOADING, err, keeping, progress_bar, run_command, show_rows
 
 if TYPE_CHECKING:
     from cluster.training_progress import TrainingProgress
@@ -87,19 +87,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(options: TrainOptions, command: str) -> int:
     """Open, train, judge, write; the bundle names the command that made it."""
-    from cluster.logs import configure_logging
-    from cluster.trainer import RayTraining
-    from gazecore.model.bundle import load_bundle
-    from gazecore.training.examples import require
-    from gazecore.training.fit import (
-        fit_bundle,
-        require_enough,
-        require_unseen,
-        seen_before,
-    )
-    from gazecore.training.folds import cross_validate
-    from gazecore.training.history import History
-    from gazecore.training.outputs import Outputs, require_readable
+    with err.status(LOADING):
+        from cluster.logs import configure_logging
+        from cluster.trainer import RayTraining
+        from gazecore.model.bundle import load_bundle
+        from gazecore.training.examples import require
+        from gazecore.training.fit import (
+            fit_bundle,
+            require_enough,
+            require_unseen,
+            seen_before,
+        )
+        from gazecore.training.folds import cross_validate
+        from gazecore.training.history import History
+        from gazecore.training.outputs import Outputs, require_readable
 
     configure_logging(options.out)
     start = load_bundle(options.init) if options.init else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+from fsspec.implementations.dirfs import DirFileSystem
 
 from gazecore.cores import cores
 from gazecore.errors import InputError, one_line
@@ -46,15 +47,35 @@ def query(run: Run, sql: str) -> pa.Table:
         tempfile.TemporaryDirectory(prefix="gazecore-query-") as folder,
         duckdb.connect(config=_CLOSED | {"threads": cores(), "temp_directory": folder}) as db,
     ):
+        root = run.location.uri
         if not run.location.is_local:
-            db.register_filesystem(run.location.fs)
+            db.register_filesystem(_RunAlone(run.location.path, run.location.fs))
+            root = f"{_RunAlone.protocol}://{_RunAlone.root}"
         try:
-            _confine(db, run.location.uri)
+            _confine(db, root)
             if not _only_reads(db, sql):
                 raise InputError("a query is one SELECT: run directories are only read")
             return db.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             raise InputError(f"the query failed: {one_line(error)}") from error
+
+
+class _RunAlone(DirFileSystem):  # type: ignore[misc]
+    """A directory of any storage, under a name of its own: the storage itself has none here, so
+    that no path leads to anything else of it."""
+
+    protocol = "gazecore-run"
+    root = "run"
+
+    def _join(self, path: Any) -> Any:
+        inside = str(path).removeprefix(f"{self.protocol}://").removeprefix(f"{self.root}/")
+        if ".." in inside.split("/"):
+            raise PermissionError(f"{path} is not of the run")
+        return super()._join(inside)
+
+    def _relpath(self, path: Any) -> Any:
+        found = super()._relpath(path)  # of several, by this for each
+        return f"{self.root}/{found}" if isinstance(path, str) else found
 
 
 def _confine(db: duckdb.DuckDBPyConnection, uri: str) -> None:

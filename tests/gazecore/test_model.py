@@ -1,7 +1,10 @@
+import contextlib
 import dataclasses
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from benchmarks.photos import sample_photos
 from gazecore.corpus.osie import read_osie
@@ -73,6 +76,47 @@ def test_unfit_bundles_are_refused_with_the_reason(tiny_bytes: bytes) -> None:
     broken = dataclasses.replace(bundle, centerbias=bundle.centerbias * torch.nan)
     with pytest.raises(BundleError, match="not finite"):
         parse_bundle(broken.to_bytes(), "some file")
+
+
+def test_a_centre_bias_that_is_none_is_refused(tiny_bytes: bytes) -> None:
+    bundle = parse_bundle(tiny_bytes, "tiny")
+    for prior in (bundle.centerbias * 0 + 1e38, bundle.centerbias + 1, bundle.centerbias * 0):
+        with pytest.raises(BundleError, match="no log density"):
+            parse_bundle(dataclasses.replace(bundle, centerbias=prior).to_bytes(), "a file")
+    with pytest.raises(BundleError, match="shape"):
+        dataclasses.replace(bundle, centerbias=bundle.centerbias.flatten())
+
+
+def test_a_header_of_any_other_content_is_a_bundle_error_or_a_bundle(tiny_bytes: bytes) -> None:
+    """Whatever stands at any place of the header: nothing else comes out."""
+    tensors = load(tiny_bytes)
+    length = int.from_bytes(tiny_bytes[:8], "little")
+    header = json.loads(json.loads(tiny_bytes[8 : 8 + length])["__metadata__"]["gazecore"])
+    odd: list[Any] = [None, "x", 7, -1, 1e400, True, [], [[]], {}, {"a": 1}, "\0", [None] * 3]
+
+    def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        yield path
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items if isinstance(value, dict | list) else ():
+            yield from places(inner, (*path, key))
+
+    def changed(path: tuple[Any, ...], to: Any) -> Any:
+        copy = json.loads(json.dumps(header))
+        if not path:
+            return to
+        inner = copy
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
+        return copy
+
+    for path in places(header):
+        for value in odd:
+            text = json.dumps(changed(path, value))
+            with contextlib.suppress(BundleError):
+                parse_bundle(save(tensors, metadata={"gazecore": text}), "a file")
+    with pytest.raises(BundleError):
+        parse_bundle(save(tensors, metadata={"gazecore": "[" * 100_000}), "a file")
 
 
 def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
