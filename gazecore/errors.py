@@ -26,6 +26,8 @@ import os
 import re
 from typing import ClassVar
 
+from gazecore.wording import printable
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 _PASSWORD = re.compile(r"(://)[^/?#@\s'\"<>\\]*:[^/?#\s'\"<>\\]*@")
@@ -172,5 +174,6 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
     Addresses of objects are left out: the same failure reads the same each time. So are secrets.
     """
-    text = _ADDRESS.sub("", redact(" ".join(str(error).split()))) or type(error).__name__
+    text = printable(_ADDRESS.sub("", redact(" ".join(str(error).split()))))
+    text = text or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"

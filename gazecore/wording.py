@@ -1,4 +1,27 @@
-"""How numbers are said."""
+"""How numbers and names are said."""
+
+import re
+
+# Control characters, and those that reorder or hide text (Unicode's bidirectional controls).
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text whose control characters are written out, `\\x1b`: names can hold what moves a cursor,
+    changes colours or hides the rest of a line.
+
+    Args:
+        text: any.
+        keep: control characters that stay.
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        if found[0] in keep:
+            return found[0]
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+    return _UNSEEN.sub(escaped, text)
 
 
 def counted(count: int, things: str) -> str:

@@ -1,9 +1,8 @@
 """The `gazecore` command: hands over to one of the jobs."""
 
 import importlib
+import os
 import sys
-
-import gazecore
 
 COMMANDS = {
     "score": "score an image collection: a density and statistics for every image",
@@ -22,6 +21,16 @@ COMMANDS = {
 
 def main() -> None:
     """Run `gazecore COMMAND ...`."""
+    if sys.stdout is None:  # it was closed: what nobody reads is no mistake
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        _dispatch()
+    except KeyboardInterrupt:  # while a command was imported
+        print("gazecore: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dispatch() -> None:
     name, rest = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if name in ("-h", "--help"):
         print(
@@ -32,6 +41,8 @@ def main() -> None:
             print(f"  {command:<10} {text}")
         print("\n`gazecore COMMAND --help` explains a command.")
     elif name == "--version":
+        import gazecore
+
         print(gazecore.__version__)
     elif name in COMMANDS:
         importlib.import_module(f"jobs.{name}").main(rest)

@@ -1,5 +1,6 @@
 """`gazecore-chaos`: ends and freezes processes of a test cluster while a job runs on it."""
 
+import math
 import sys
 import time
 from collections import Counter
@@ -35,7 +36,7 @@ class ChaosOptions:
     """How long a frozen node stands still. Ray takes it for dead after about 30 s."""
 
     def __post_init__(self) -> None:
-        if self.faults < 1 or self.every < 0 or not self.kinds:
+        if self.faults < 1 or not 0 <= self.every < math.inf or not self.kinds:
             raise InputError("--faults must be positive, --every not negative, --kinds not empty")
 
 

@@ -6,16 +6,32 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from gazecore.errors import GazecoreError, Interrupted, one_line
+from gazecore.wording import printable
 
-out = Console(highlight=False, markup=False)
-err = Console(stderr=True, highlight=False, markup=False)
+
+class _Console(Console):
+    """Prints no control characters that come with names and texts of others."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As Rich's, whose own styles are no part of the texts."""
+        super().print(
+            *(printable(o, "\n\t") if isinstance(o, str) else o for o in objects), **options
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Left to `run_command`: the reader went away, which is its right."""
+        raise BrokenPipeError
+
+
+out = _Console(highlight=False, markup=False)
+err = _Console(stderr=True, highlight=False, markup=False)
 
 Options = TypeVar("Options")
 Entered = TypeVar("Entered")

@@ -11,7 +11,7 @@ from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
-from gazecore.wording import counted
+from gazecore.wording import counted, printable
 from jobs.command import LOADING, err, out, run_command
 
 
@@ -80,11 +80,11 @@ def predict(options: PredictOptions) -> int:
                 log_density, found.members[0], found.centerbias, image.height, image.width
             )
         except (ImageError, StorageUnavailable) as error:
-            err.print(f"{redact(uri)}: {one_line(error)}", soft_wrap=True)
+            err.print(f"{printable(redact(uri))}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
         draw_overlay(decode(data, options.limits), log_density, path)
-        out.print(redact(uri), soft_wrap=True)
+        out.print(printable(redact(uri)), soft_wrap=True)
         out.print(
             f"  information {numbers['information_bits']:.2f} bit, "
             f"concentration {numbers['concentration_bits']:.2f} bit, "
@@ -93,7 +93,7 @@ def predict(options: PredictOptions) -> int:
             f"90 % of fixations in {numbers['area_90']:.0%} of the area",
             soft_wrap=True,
         )
-        out.print(f"  {path}", soft_wrap=True)
+        out.print(f"  {printable(str(path))}", soft_wrap=True)
     return 1 if failed else 0
 
 

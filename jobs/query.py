@@ -10,10 +10,12 @@ from tyro.conf import Positional, arg
 
 from gazecore.cores import cores
 from gazecore.errors import InputError
-from gazecore.wording import counted
+from gazecore.wording import counted, printable
 from jobs.command import out, run_command
 
 ROWS_SHOWN = 200
+COLUMN_WIDTH = 12
+"""Of a terminal, at least; narrower ones cannot be read."""
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +80,10 @@ def show(answer: "pa.Table") -> None:
     import pyarrow as pa
 
     table = Table(box=None, padding=(0, 2, 0, 0))
+    shown_columns = max(1, out.width // COLUMN_WIDTH)
+    hidden = answer.num_columns - shown_columns
+    if hidden > 0:
+        answer = answer.select(range(shown_columns))
     for field in answer.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         table.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
@@ -87,12 +93,18 @@ def show(answer: "pa.Table") -> None:
     out.print(table)
     if answer.num_rows > ROWS_SHOWN:
         out.print(f"… {counted(answer.num_rows - ROWS_SHOWN, 'more rows')}: use LIMIT or --format")
+    if hidden > 0:
+        out.print(
+            f"… {counted(hidden, 'more columns')}: name those you want instead of *, or use "
+            "--format csv, json or parquet",
+            soft_wrap=True,
+        )
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = "" if value is None else str(value)
+    text = "" if value is None else printable(str(value))
     return text if len(text) <= 120 else text[:119] + "…"
 
 

@@ -1,6 +1,7 @@
 """How far a run is."""
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def status(options: StatusOptions) -> int:
     from gazecore.results.status import RunCounter
     from gazecore.storage import Location
 
-    if not options.every > 0:
+    if not 0 < options.every < math.inf:
         raise InputError(f"--every must be positive, not {options.every:g}")
     run = open_run(Location(options.run))
     if options.watch:

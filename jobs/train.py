@@ -45,7 +45,7 @@ class TrainOptions:
     """What the bundle calls the corpus."""
     split: OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    mirrored: tuple[str, ...] = ()
+    mirrored: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: none)")] = ()
     """Horizontal flips: for each CACHE the one that `gazecore features --mirrored` made. An image
     is then mirrored by chance in each epoch. It gained nothing out of fold on MIT1003."""
     init: str | None = None
@@ -56,7 +56,7 @@ class TrainOptions:
     of its --parts is held out."""
     pretrain_name: str = "corpus"
     """What the bundle calls the corpus of --pretrain."""
-    pretrain_mirrored: tuple[str, ...] = ()
+    pretrain_mirrored: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: none)")] = ()
     """Horizontal flips for --pretrain."""
     pretraining: TrainingConfig = field(default_factory=TrainingConfig)
     """How the first readouts are trained."""

@@ -137,3 +137,24 @@ def test_what_reads_runs_and_images_needs_no_torch() -> None:
     modules = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).split()
     assert "gazecore.images.decode" in modules
     assert {"torch", "ray", "matplotlib"}.isdisjoint(modules)
+
+
+def test_what_the_documented_commands_leave_in_a_checkout_is_ignored() -> None:
+    """By git, and so by Ray, which sends a checkout to a cluster."""
+    documents = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    left = {
+        arguments[arguments.index("--out") + 1].split("/")[0]
+        for document in documents
+        for arguments in commands_in(document.read_text())
+        if "--out" in arguments
+    }
+    left = {name for name in left if not name.endswith(":")}  # of a storage
+    assert len(left) > 8
+    done = subprocess.run(
+        ["git", "check-ignore", "--stdin"], input="\n".join(f"{name}/x" for name in sorted(left)),
+        text=True, capture_output=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    if "not a git repository" in done.stderr:
+        pytest.skip("no checkout here")
+    ignored = {line.split("/")[0] for line in done.stdout.splitlines()}
+    assert left - ignored == set()

@@ -1,5 +1,6 @@
 """What an evaluation computes, and of which predictors."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -21,7 +22,7 @@ class EvaluationConfig:
     angle: 35 for MIT1003 and MIT300, 24 for OSIE."""
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
+        if not 0 < self.sigma < math.inf:
             raise InputError(f"sigma must be positive, not {self.sigma:g}")
         if not self.metrics or len(set(self.metrics)) < len(self.metrics):
             raise InputError("metrics must name at least one metric, and each once")

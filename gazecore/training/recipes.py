@@ -1,5 +1,6 @@
 """How readouts are trained: settings, which need no torch."""
 
+import math
 from dataclasses import dataclass, replace
 
 from gazecore.errors import InputError
@@ -49,10 +50,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "learning_rate", "batch_size"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:  # so that what is no number fails too
                 raise InputError(f"training.{name} must be positive, not {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise InputError("training.weight_decay must not be negative")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(
+                f"training.weight_decay must not be negative, not {self.weight_decay:g}"
+            )
 
     @property
     def shape(self) -> Shape:

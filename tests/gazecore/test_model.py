@@ -92,13 +92,14 @@ def test_a_header_of_any_other_content_is_a_bundle_error_or_a_bundle(tiny_bytes:
     tensors = load(tiny_bytes)
     length = int.from_bytes(tiny_bytes[:8], "little")
     header = json.loads(json.loads(tiny_bytes[8 : 8 + length])["__metadata__"]["gazecore"])
-    odd: list[Any] = [None, "x", 7, -1, 1e400, True, [], [[]], {}, {"a": 1}, "\0", [None] * 3]
+    odd: list[Any] = [None, "x", -1, 1e400, [[]], {"a": 1}]
 
     def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield path
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in items if isinstance(value, dict | list) else ():
-            yield from places(inner, (*path, key))
+        if isinstance(value, dict | list):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, inner in items:
+                yield from places(inner, (*path, key))
 
     def changed(path: tuple[Any, ...], to: Any) -> Any:
         copy = json.loads(json.dumps(header))

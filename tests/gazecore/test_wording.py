@@ -1,6 +1,10 @@
+import io
+
 import pytest
 
-from gazecore.wording import counted
+from gazecore.errors import one_line
+from gazecore.wording import counted, printable
+from jobs.command import out
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,26 @@ def test_one_thing_is_singular_and_thousands_have_commas(
     count: int, things: str, said: str
 ) -> None:
     assert counted(count, things) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("plain ünï 日本.jpg", "plain ünï 日本.jpg"),
+        ("\x1b[31mred\x1b[0m.jpg", "\\x1b[31mred\\x1b[0m.jpg"),
+        ("two\nlines\r.jpg", "two\\x0alines\\x0d.jpg"),
+        ("\u202egpj.exe", "\\u202egpj.exe"),
+        ("\x9b31m", "\\x9b31m"),
+        ("bell\x07", "bell\\x07"),
+    ],
+)
+def test_names_move_no_cursor_and_hide_nothing(name: str, said: str) -> None:
+    assert printable(name) == said
+    assert one_line(ValueError(name)).isprintable()
+
+
+def test_consoles_print_no_control_characters() -> None:
+    stream = io.StringIO()
+    console = type(out)(file=stream, highlight=False, markup=False)
+    console.print("image  \x1b]0;title\x07.jpg")
+    assert stream.getvalue() == "image  \\x1b]0;title\\x07.jpg\n"

@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 import gazecore.results.read
 from jobs.__main__ import COMMANDS
 from tests.conftest import make_photo, make_photos
-from tests.jobs.conftest import Command, run_gazecore, run_here, words
+from tests.jobs.conftest import ROOT, Command, run_gazecore, run_here, words
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -224,3 +225,44 @@ def test_every_command_explains_itself(gazecore_command: Command, gazecore_here:
         assert f"usage: gazecore {command}" in result.stdout
         for noise in ("{None", "--no-", "(default: )"):
             assert noise not in result.stdout
+
+
+def test_a_closed_output_and_a_reader_that_went_away_are_no_failure(tmp_path: Path) -> None:
+    for shell in ("{} models >&-", "set -o pipefail; {} models | head -1", "{} --version >&-"):
+        command = shell.format(f"{sys.executable} -m jobs")
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (shell, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "cache", "--out", "x", "--training.learning-rate"),
+        ("train", "cache", "--out", "x", "--pretraining.learning-rate"),
+        ("evaluate", "corpus", "--out", "x", "--sigma"),
+        ("status", "run", "--every"),
+        ("score", "photos", "--out", "x", "--dry-run", "--rate"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_none_is_one_line(
+    gazecore_here: Command, command: tuple[str, ...], value: str
+) -> None:
+    result = gazecore_here(*command[:-1], f"{command[-1]}={value}")
+    assert result.returncode == 2
+    assert "must be" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_wide_answer_shows_what_fits_and_says_how_to_see_the_rest(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    table = finished.gazecore("query", "run", "SELECT * FROM scores", "--format", "table")
+    assert "more columns: name those you want" in words(table.stdout)
+    assert "--format csv" in words(table.stdout)
+    assert "image_id" in table.stdout
