@@ -147,8 +147,14 @@ def _score(options: EvaluateOptions, images: bytes) -> str:
 
 
 def _training(bundle: "ModelBundle | None") -> dict[str, Any] | None:
+    from gazecore.model.record import stages
+
+    if bundle is None:
+        return None
     wanted = ("corpus", "images", "fixations")
-    return {k: bundle.training[k] for k in wanted if k in bundle.training} if bundle else None
+    found = [{k: stage[k] for k in wanted if k in stage} for stage in stages(bundle.training)]
+    named = [stage for stage in found if len(stage) == len(wanted)]
+    return {**(found[-1] if found else {}), "stages": named}
 
 
 def show(summary: Mapping[str, Any], page: str) -> None:

@@ -221,7 +221,13 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
         "run": "r", "baseline": "centerbias",
         "model": {
             "name": "m", "fingerprint": "f",
-            "training": {"corpus": "OSIE", "images": 600, "fixations": 84250},
+            "training": {
+                "corpus": "MIT1003", "images": 1003, "fixations": 104171,
+                "stages": [
+                    {"corpus": "OSIE", "images": 600, "fixations": 84250},
+                    {"corpus": "MIT1003", "images": 1003, "fixations": 104171},
+                ],
+            },
         },
     }  # fmt: skip
     found = evaluate_densities(corpus, densities, CONFIG, about)
@@ -235,7 +241,8 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
     assert "<script>" not in page
     assert "images &lt;b&gt;" in page
     assert "photo &lt;0&gt;.png" in page
-    assert "trained on OSIE: 600 images" in page
+    assert "trained on OSIE (600 images, 84,250 fixations), then on MIT1003 (1,003 images" in page
+    assert "4 px (--sigma). That is to be one degree of visual angle" in page
     assert "was trained on 3 of these images" in page
     assert "only the first 7 images" in page
     assert page.count("data:image/jpeg;base64,") == 4  # of the five, but the one that is gone
