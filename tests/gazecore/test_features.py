@@ -239,7 +239,7 @@ def test_mirrored_copies_are_read_by_chance(
         TrainingSet([mirrored])
     with pytest.raises(InputError, match=r"is not .* mirrored"):
         TrainingSet([cache], [cache])
-    with pytest.raises(InputError, match="need as many"):
+    with pytest.raises(InputError, match="name one for each"):
         TrainingSet([cache], [mirrored, mirrored])
 
 

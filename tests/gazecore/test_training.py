@@ -337,7 +337,7 @@ def test_a_fitted_bundle_says_what_it_was_made_of(data: TrainingSet) -> None:
     assert bundle.training["corpora_sha256"] == [data.corpus.digest]
     assert bundle.readout.config.members == 2
     assert bundle.metrics["grid_information_gain"] > 0.5
-    with pytest.raises(InputError, match="members need"):
+    with pytest.raises(InputError, match="--members 3 needs --parts"):
         SplitConfig(parts=4, members=3)
     with pytest.raises(InputError, match="must be positive"):
         SplitConfig(members=0)
