@@ -2,6 +2,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+# `make demo TORCH=cpu` takes a build of torch for machines without a GPU, some gigabytes smaller. It is
+# another version than the constraints name, so those do not hold then.
+TORCH ?=
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+CONSTRAINTS := $(if $(filter cpu,$(TORCH)),,-c constraints.txt)
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint audit torture clean
@@ -9,7 +14,8 @@ BIN := $(VENV)/bin
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(if $(filter cpu,$(TORCH)),$(BIN)/python -m pip install --quiet torch torchvision --index-url $(TORCH_CPU))
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/.installed
