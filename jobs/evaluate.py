@@ -154,7 +154,7 @@ def _training(bundle: "ModelBundle | None") -> dict[str, Any] | None:
     wanted = ("corpus", "images", "fixations")
     found = [{k: stage[k] for k in wanted if k in stage} for stage in stages(bundle.training)]
     named = [stage for stage in found if len(stage) == len(wanted)]
-    return {**(found[-1] if found else {}), "stages": named}
+    return {**named[-1], "stages": named} if named else {}
 
 
 def show(summary: Mapping[str, Any], page: str) -> None:

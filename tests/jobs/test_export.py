@@ -82,7 +82,7 @@ def test_a_run_that_is_not_finished_is_exported_on_demand(
     Path("run/scores/shard-000001.parquet").unlink()
     arguments = ("run", "--format", "pysaliency", "--out", "m.hdf5")
     message = refused(capsys, *arguments)
-    assert "4 of 11 images are not scored yet: `gazecore score`" in message
+    assert "4 of 11 images not scored yet: `gazecore score`" in message
     code, out, _ = call(capsys, *arguments, "--partial")
     assert code == 0
     assert "6 densities in" in out
