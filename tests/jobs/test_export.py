@@ -87,7 +87,7 @@ def test_a_run_that_is_not_finished_is_exported_on_demand(
     assert code == 0
     assert "6 densities in" in out
     assert "left out: 1 image that failed" in out
-    assert "left out: 4 images that are not scored yet" in out
+    assert "left out: 4 images not scored yet" in out
     with h5py.File("m.hdf5") as file:
         assert sum(len(group) for group in file.values()) == 6
     for path in Path("run/scores").iterdir():
