@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert first.returncode == 0, first.stderr
     assert "computed 17 failed 1 decode_error" in words(first.stdout)
     again = run_gazecore(folder, *command)
-    assert "done before 18 computed 0" in words(again.stdout)
+    assert "done before 18, of which 1 failed computed 0" in words(again.stdout)
     other = run_gazecore(folder, *command, "--display-size", "native")
     assert other.returncode == 2
     assert "display_size: it has 1024, now native" in other.stderr
@@ -152,7 +152,7 @@ def test_training_from_features_to_judged_densities(
         (["--init", "m", "--pretrain", "cache"], "either"),
         (["--folds", "40"], "too few for 40 folds"),
         (["--folds", "2"], "at least 3 folds"),
-        (["--members", "6"], "members need"),
+        (["--members", "6"], "needs --parts"),
         (["--mirrored", "cache"], "is not"),
         (["--pretrain", "corpus"], "is not a feature cache"),
         (["--training.epochs", "0"], "training.epochs must be positive"),
