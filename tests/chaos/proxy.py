@@ -140,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "expired":
             proxy.count(fault)
             return self._refuse(403, "ExpiredToken", "The provided token has expired.")
+        if fault == "unknown_keys":
+            return self._refuse(403, "InvalidAccessKeyId", "The key id does not exist here.")
         if fault == "latency":
             proxy.count(fault)
             time.sleep(rng.uniform(1, 3))

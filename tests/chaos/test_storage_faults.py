@@ -18,6 +18,7 @@ import pytest
 import stamina
 
 import cluster.actors
+import cluster.blame
 import cluster.session
 import gazecore.images.fetch
 import jobs.score
@@ -486,6 +487,82 @@ def test_the_command_names_what_it_could_not_do_and_the_next_one_does_it(
     found = results(still.files("command"))
     assert {n for n in truth if found[n] != truth[n]} == {n for n in truth if "000001" in n}
     assert list(problems(open_run(Location(f"s3://{still.bucket}/runs/command")))) == []
+
+
+def dead_links(still: Storage, folder: Path, dead: int, good: int) -> str:
+    """A list of shards of two images: first some of a live and a dead link, or of two dead ones."""
+    lines = ["uri,image_id"]
+    for number in range(dead):
+        lines += [f"{still.source}/4.jpg,dead-{number}", f"{still.source}/0.jpg,live-{number}"]
+    for number in range(good):
+        lines += [f"{still.source}/{i}.jpg,good-{number}-{i}" for i in (1, 2)]
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "list.csv")
+
+
+@pytest.mark.parametrize("flag", [(), ("--fail-unanswered",)], ids=["", "fail-unanswered"])
+def test_shards_that_can_be_done_are_done_behind_any_number_with_dead_links(
+    still: Storage,
+    command: Callable[..., tuple[int, str, str]],
+    tiny_file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(cluster.blame, "REST_SECONDS", 0.2)
+    still.proxy.force = lambda method, path: "slow_down" if "/4.jpg" in path else None
+    dead, good = cluster.blame.MAX_IN_A_ROW + 4, 8
+    code, out, _ = command(
+        dead_links(still, tmp_path, dead, good), "--out", str(tmp_path / "run"), "--allow", "s3",
+        "--model", tiny_file, "--shard-size", "2", "--gpus-per-actor", "0", *flag,
+    )  # fmt: skip
+    if flag:
+        assert code == 0
+        assert f"scored {2 * good + dead} failed {dead} storage_error" in out
+        assert list(problems(open_run(Location(str(tmp_path / "run"))))) == []
+    else:
+        assert code == 1
+        assert f"scored {2 * good} not done shard" in out
+
+
+def test_shards_that_can_be_done_are_done_behind_a_dead_host(
+    still: Storage,
+    command: Callable[..., tuple[int, str, str]],
+    tiny_file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which answers for nothing: then the plan's other end is tried before the run is given up."""
+    monkeypatch.setattr(cluster.blame, "REST_SECONDS", 0.2)
+    still.proxy.force = lambda method, path: "slow_down" if re.search(r"/[04]\.jpg", path) else None
+    code, out, _ = command(
+        dead_links(still, tmp_path, cluster.blame.MAX_IN_A_ROW + 4, 8), "--out",
+        str(tmp_path / "run"), "--allow", "s3", "--model", tiny_file, "--shard-size", "2",
+        "--gpus-per-actor", "0",
+    )  # fmt: skip
+    assert code == 1
+    assert "scored 16 not done shard" in out
+
+
+def test_keys_that_are_refused_end_the_command_at_the_first_answer(
+    still: Storage, command: Callable[..., tuple[int, str, str]], tiny_file: str, tmp_path: Path
+) -> None:
+    asked = Counter[str]()
+
+    def force(method: str, path: str) -> str:
+        asked[path] += 1
+        return "unknown_keys"
+
+    source = dead_links(still, tmp_path, 0, 30)
+    still.proxy.force = force
+    code, _, said = command(
+        source, "--out", str(tmp_path / "run"), "--allow", "s3", "--model", tiny_file,
+        "--shard-size", "2", "--gpus-per-actor", "0",
+    )  # fmt: skip
+    assert code == 2
+    assert "refuses the keys" in said.splitlines()[-1]
+    assert "The key id does not exist here" in said.splitlines()[-1]
+    assert asked.total() < 12  # those that were under way
 
 
 def test_a_disk_that_fills_up_while_a_run_writes(

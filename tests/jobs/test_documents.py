@@ -1,0 +1,181 @@
+"""The commands of README.md and docs/, run as they stand, in the order in which they stand."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gazecore.model.bundle import read_bundle
+from tests.conftest import make_photo
+from tests.gazecore.test_corpus import write_osie
+from tests.gazecore.test_corpus_cat2000 import save_image
+from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
+from tests.gazecore.test_corpus_salicon import worker, write_mat
+from tests.jobs.conftest import ROOT, run_gazecore
+from tests.test_project import commands_in
+
+IMAGES = 12
+
+NOT_RUN = {
+    r"--gpus-per-actor 1": "needs a GPU",
+    r"--images held-out": "needs OSIE itself, which the default model's training names",
+}
+"""What a machine like this cannot do. Lines of other programs (ray, aws, make, ...) are not run."""
+
+
+def osie(folder: Path, first: int) -> None:
+    """A corpus in OSIE's layout, its images unlike those of another `first`."""
+    rng = np.random.default_rng(first)
+    viewers = [
+        [(rng.uniform(0, 80, 6).tolist(), rng.uniform(0, 60, 6).tolist(), [200.0] * 6)] * 2
+        for _ in range(IMAGES)
+    ]
+    folder.mkdir(parents=True)
+    write_osie(folder, {f"{first + i}.jpg": v for i, v in enumerate(viewers)})
+    for number in range(IMAGES):
+        make_photo(first + number, 80, 60).save(folder / "stimuli" / f"{first + number}.jpg")
+
+
+def photos(folder: Path) -> None:
+    """The images of the corpus, and one that fails."""
+    shutil.copytree("path/to/osie/stimuli", folder)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+
+
+def command(*arguments: str) -> None:
+    done = run_gazecore(Path.cwd(), *arguments)
+    assert done.returncode == 0, f"{shlex.join(arguments)}: {done.stderr}"
+
+
+def readme() -> None:
+    osie(Path("path/to/osie"), 1001)
+    photos(Path("photos"))
+    for name in ("beach.jpg", "street.png"):
+        make_photo(7).save(name)
+    names = sorted(os.listdir("photos"))
+    pq.write_table(
+        pa.table({"uri": [f"photos/{n}" for n in names], "image_id": names}), "list.parquet"
+    )
+
+
+def corpora() -> None:
+    osie(Path("path/to/osie"), 1001)
+    Path("path/to/mit1003").mkdir()
+    write_mit1003(Path("path/to/mit1003"), {"i": {"a": THREE, "b": THREE}})
+    for split in ("trainSet", "testSet"):
+        save_image(Path(f"path/to/cat2000/{split}/Stimuli/Art/001.jpg"))
+    salicon = Path("path/to/salicon")
+    for split in ("val", "train"):
+        (salicon / "images" / split).mkdir(parents=True)
+        make_photo(1, 640, 480).save(salicon / "images" / split / "COCO_train2014_000000000001.jpg")
+        write_mat(
+            salicon / "fixations" / split / "COCO_train2014_000000000001.mat",
+            [worker([[1, 1], [2, 2]])],
+        )
+    (salicon / "fixations_train2014.json").write_text(
+        '{"images": [{"id": 1, "file_name": "COCO_train2014_000000000001.jpg", "height": 480, '
+        '"width": 640}], "annotations": [{"image_id": 1, "worker_id": 1, "fixations": [[1, 1]]}]}'
+    )
+    command("ingest", "osie", "path/to/osie", "--out", "other")
+    for name in ("MIT1003", "CAT2000_test"):
+        command("export", "other", "--format", "pysaliency", "--out", f"path/to/{name}")
+    make_photo(1, 80, 60).save("a.png")
+    Path("fixations.csv").write_text("image,subject,x,y\na.png,v,5,5\n")
+    pq.write_table(
+        pa.table(
+            {"stimulus": ["a.png"], "viewer": ["v"], "fx": [5.0], "fy": [5.0], "seconds": [0.3]}
+        ),
+        "gaze.parquet",
+    )
+
+
+def training() -> None:
+    osie(Path("path/to/osie"), 1001)
+    osie(Path("path/to/mit"), 2001)
+    command("ingest", "osie", "path/to/mit", "--out", "corpora/mit1003")
+    command("features", "corpora/mit1003", "--out", "caches/mit1003")
+
+
+def model_card() -> None:
+    osie(Path("path/to/osie"), 1001)
+    osie(Path("path/to/mit1003"), 2001)
+
+
+def metrics() -> None:
+    osie(Path("path/to/osie"), 1001)
+    command("ingest", "osie", "path/to/osie", "--out", "corpora/mit1003")
+    Path("mine.safetensors").write_bytes(read_bundle("paper"))
+    command("score", "path/to/osie/stimuli", "--out", "mit1003-run")
+    shutil.copytree("mit1003-run", "other-run")
+
+
+def results_format() -> None:
+    osie(Path("path/to/osie"), 1001)
+    photos(Path("photos"))
+    command("score", "photos", "--out", "photos-run")
+    shutil.copytree("photos-run", "run")
+    save_image(Path("path/to/cat2000/testSet/Stimuli/Art/001.jpg"))
+
+
+def nothing() -> None: ...
+
+
+DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
+    "README": (readme, ["README.md"]),
+    "corpora": (corpora, ["docs/corpora.md"]),
+    "training": (training, ["docs/training.md"]),
+    "model-card and results": (model_card, ["docs/model-card.md", "docs/results.md"]),
+    "metrics": (metrics, ["docs/metrics.md"]),
+    "results-format": (results_format, ["docs/results-format.md"]),
+    "cluster": (nothing, ["docs/cluster.md"]),
+}
+
+
+def test_every_document_with_commands_is_run() -> None:
+    named = {name for _, names in DOCUMENTS.values() for name in names}
+    documents = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    with_commands = {str(d.relative_to(ROOT)) for d in documents if commands_in(d.read_text())}
+    assert with_commands == named
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_commands_of_a_document_run_as_they_stand(
+    document: str, s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, names = DOCUMENTS[document]
+    monkeypatch.chdir(tmp_path)
+    for key, value in s3_server.items():
+        monkeypatch.setenv(key, value)
+    prepare()
+    fill_bucket()
+    ran = 0
+    for name in names:
+        for arguments in commands_in((ROOT / name).read_text()):
+            line = shlex.join(arguments)
+            if any(re.search(pattern, line) for pattern in NOT_RUN):
+                continue
+            done = run_gazecore(tmp_path, *arguments[1:])
+            assert done.returncode == 0, f"{name}: {line}\n{done.stdout}\n{done.stderr}"
+            ran += 1
+    assert ran > 1
+
+
+def fill_bucket() -> None:
+    """Photographs in s3://bucket/photos, a stimulus in s3://bucket/stimuli, and a finished run."""
+    import boto3
+
+    storage = boto3.client("s3")
+    storage.create_bucket(Bucket="bucket")
+    for number in range(3):
+        make_photo(number).save("upload.jpg")
+        storage.upload_file("upload.jpg", "bucket", f"photos/{number}.jpg")
+    make_photo(1, 80, 60).save("upload.png")
+    storage.upload_file("upload.png", "bucket", "stimuli/a.png")
+    command("score", "s3://bucket/photos", "--out", "s3://bucket/runs/photos")
