@@ -48,6 +48,7 @@ def ask(options: QueryOptions) -> int:
     """Query and print."""
     import duckdb
     import pyarrow as pa
+    import pyarrow.csv
     import pyarrow.parquet as pq
 
     from gazecore.results.query import query

@@ -1,5 +1,7 @@
 """The project's own files: what the README promises is there and fits."""
 
+import ast
+import functools
 import importlib
 import json
 import pkgutil
@@ -7,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,6 +132,35 @@ def test_a_commands_help_loads_nothing_that_computes(command: str) -> None:
     if command == "ingest":  # whose importers have their options beside them
         heavy -= {"pyarrow", "scipy", "fsspec", "botocore"}
     assert heavy.isdisjoint(done.stderr.split())
+
+
+def test_a_submodule_that_is_used_is_imported_by_name() -> None:
+    """`pa.csv` is there only once somebody, perhaps another module, has imported pyarrow.csv."""
+    missing = []
+    for path in [
+        p for room in ("gazecore", "cluster", "jobs") for p in ROOT.glob(f"{room}/**/*.py")
+    ]:
+        tree = ast.parse(path.read_text())
+        aliases = [n for i in ast.walk(tree) if isinstance(i, ast.Import) for n in i.names]
+        packages = {n.asname or n.name: n.name for n in aliases if "." not in (n.asname or n.name)}
+        named = {n.name for n in aliases}
+        for use in ast.walk(tree):
+            if isinstance(use, ast.Attribute) and isinstance(use.value, ast.Name):
+                package = packages.get(use.value.id)
+                used = f"{package}.{use.attr}"
+                if package and used not in named and is_submodule(package, use.attr):
+                    missing.append(f"{path.relative_to(ROOT)}:{use.lineno}: {used}")
+    assert missing == []
+
+
+@functools.cache
+def is_submodule(package: str, name: str) -> bool:
+    """Whether it is a module that importing the package alone does not bring."""
+    program = f"import {package}; exit(hasattr({package}, '{name}'))"
+    search = getattr(importlib.import_module(package), "__path__", None)
+    if search is None or PathFinder.find_spec(f"{package}.{name}", search) is None:
+        return False
+    return subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_what_reads_runs_and_images_needs_no_torch() -> None:

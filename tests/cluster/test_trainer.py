@@ -269,7 +269,7 @@ def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
 
 
 def test_what_cannot_be_spread_is_said(data: TrainingSet, folder: Path) -> None:
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="no room for 10,000 workers"):
         train(data, folder, "huge", members(data, 1), WorkersConfig(workers=10_000))
     with pytest.raises(InputError, match="workers must not be negative"):
         WorkersConfig(workers=-1)

@@ -15,7 +15,7 @@ import pytest
 from gazecore.model.bundle import read_bundle
 from tests.conftest import make_photo
 from tests.gazecore.test_corpus import write_osie
-from tests.gazecore.test_corpus_cat2000 import save_image
+from tests.gazecore.test_corpus_cat2000 import save_image, save_map
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
 from tests.gazecore.test_corpus_salicon import worker, write_mat
 from tests.jobs.conftest import ROOT, run_gazecore
@@ -71,6 +71,7 @@ def corpora() -> None:
     write_mit1003(Path("path/to/mit1003"), {"i": {"a": THREE, "b": THREE}})
     for split in ("trainSet", "testSet"):
         save_image(Path(f"path/to/cat2000/{split}/Stimuli/Art/001.jpg"))
+    save_map(Path("path/to/cat2000/trainSet/FIXATIONLOCS/Art/001.mat"), [(7, 0), (960, 540)])
     salicon = Path("path/to/salicon")
     for split in ("val", "train"):
         (salicon / "images" / split).mkdir(parents=True)
