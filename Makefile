@@ -9,7 +9,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 CONSTRAINTS := $(if $(filter cpu,$(TORCH)),,-c constraints.txt)
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint audit torture clean
+.PHONY: demo test chaos lint audit torture clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,10 @@ test: $(VENV)/.installed
 torture: $(VENV)/.installed
 	rm -rf torture && mkdir -p torture
 	$(BIN)/python -m tests.chaos.torture --runs 20 --out torture/table.json
+
+# Ends and freezes processes of the Ray cluster at ADDRESS, which must be yours alone.
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos.strike --address $(ADDRESS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -19,16 +19,16 @@ import time
 from pathlib import Path
 
 from benchmarks.environment import report
+from cluster import driver
+from cluster.connection import connected
 from cluster.layout import ActorLayout
-from cluster.session import connected
-from cluster.shards import work_off
-from cluster.tally import Tally
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
-from gazecore.results.plan import update_plan
 from gazecore.results.run import Run, RunSettings, begin_run
+from gazecore.shards.planning import update_plan
+from gazecore.shards.tally import Tally
 from gazecore.storage import Location
-from tests.sleeping import SleepingJob
+from tests.sleeping import SleepingConfig, listed
 
 MIN_EFFICIENCY = 0.8
 """Of one actor's rate, for each of many: less, and the driver (or this machine) is in the way."""
@@ -66,12 +66,11 @@ def main() -> None:
 
 
 def plan(folder: Path, shards: int, size: int) -> Run:
-    """A run over images that are never read."""
-    listed = folder / "list.txt"
-    listed.write_text("".join(f"/nowhere/{number}.jpg\n" for number in range(shards * size)))
-    settings = RunSettings(str(listed), "none", "1024", size, 4, Limits())
+    """A run over images that are one small file."""
+    images = listed(folder, shards * size)
+    settings = RunSettings(images, "none", "1024", size, 4, Limits())
     run = begin_run(Location(str(folder / "run")), settings)
-    update_plan(run, list_images(str(listed)))
+    update_plan(run, list_images(images))
     return run
 
 
@@ -85,9 +84,9 @@ def measure(run: Run, actors: int, seconds: float, shards: int) -> dict[str, obj
 
     # A core on paper is enough for an actor that sleeps.
     shard = seconds * run.shard_size
-    job = SleepingJob(run.location.uri, seconds, together=actors, stagger=shard)
+    stage = SleepingConfig(run.location.uri, seconds, together=actors, stagger=shard)
     profile = cProfile.Profile()
-    tally = profile.runcall(work_off, run, job, ActorLayout(actors, 0, 1), on_report)
+    tally = profile.runcall(driver.run, run, stage, on_report, layout=ActorLayout(actors, 0, 1))
     assert tally.shards == shards
     # From the first round's end to the last round's beginning all actors are busy.
     begin, first, cpu_first = next(s for s in seen if s[1] >= 2 * actors)

@@ -27,8 +27,9 @@ def child(folder: Path) -> None:
     import jobs.score  # noqa: F401  (its memory counts)
     from gazecore.images.formats import Limits
     from gazecore.images.listing import list_images
-    from gazecore.results.plan import images_in, shards, update_plan
     from gazecore.results.run import RunSettings, begin_run
+    from gazecore.shards.plan import images_in, shards
+    from gazecore.shards.planning import update_plan
     from gazecore.storage import Location
 
     start = time.perf_counter()

@@ -124,16 +124,17 @@ def high_water(pid: int) -> int:
 def child(folder: Path, wanted: int) -> dict[str, float]:
     """Plan as the command does, and commit so many shards."""
     import jobs.score  # noqa: F401  (its memory counts)
+    from cluster import driver
+    from cluster.connection import connected
     from cluster.layout import ActorLayout
-    from cluster.session import connected
-    from cluster.shards import work_off
-    from cluster.tally import Tally
     from gazecore.images.formats import Limits
     from gazecore.images.listing import list_images
-    from gazecore.results.plan import images_in, update_plan
     from gazecore.results.run import RunSettings, begin_run
+    from gazecore.shards.plan import images_in
+    from gazecore.shards.planning import update_plan
+    from gazecore.shards.tally import Tally
     from gazecore.storage import Location
-    from tests.sleeping import SleepingJob
+    from tests.sleeping import SleepingConfig
 
     settings = RunSettings(str(folder / "list.parquet"), "model", "1024", 256, 4, Limits())
     start = time.perf_counter()
@@ -154,7 +155,8 @@ def child(folder: Path, wanted: int) -> dict[str, float]:
     with connected("local", spare_cpus=ACTORS):
         begun = time.perf_counter()
         try:
-            work_off(run, SleepingJob(run.location.uri, 0), ActorLayout(ACTORS, 0, 1), on_report)
+            layout = ActorLayout(ACTORS, 0, 1)
+            driver.run(run, SleepingConfig(run.location.uri, 0), on_report, layout=layout)
         except Enough:
             pass
     first = next(when for when, shards in seen if shards)

@@ -21,20 +21,19 @@ import torch
 
 from benchmarks.environment import report
 from benchmarks.photos import sample_photos
+from cluster import driver
+from cluster.connection import connected, plan_layout
 from cluster.layout import ClusterConfig
-from cluster.session import connected, plan_layout
-from cluster.shards import work_off
-from cluster.tally import Tally
-from cluster.work import ScoringJob
 from gazecore.images.decode import to_network
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import load_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.plan import update_plan
 from gazecore.results.run import RunSettings, begin_run
 from gazecore.results.verify import problems
-from gazecore.scoring.scorer import ScorerConfig
+from gazecore.scoring import ScoringConfig
+from gazecore.shards.planning import update_plan
+from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 
 ROUNDS = 3
@@ -75,8 +74,7 @@ def job(folder: Path, out: str, gpus_per_actor: float | None) -> tuple[float, bo
     run = begin_run(Location(out), settings)
     plan = update_plan(run, list_images(str(folder)))
     layout = plan_layout(ClusterConfig(gpus_per_actor=gpus_per_actor))
-    gpu = layout.gpus > 0
-    config = ScoringJob(out, settings, read_bundle(), None, layout.cpus, gpu, ScorerConfig())
+    config = ScoringConfig(out, settings, read_bundle())
     seen: list[tuple[float, int]] = []
 
     def on_report(tally: Tally) -> None:
@@ -84,7 +82,7 @@ def job(folder: Path, out: str, gpus_per_actor: float | None) -> tuple[float, bo
         if count and (not seen or count > seen[-1][1]):
             seen.append((time.perf_counter(), count))
 
-    tally = work_off(run, config, layout, on_report)
+    tally = driver.run(run, config, on_report, layout=layout)
     # Both samples are late by what a progress answer takes, so that it cancels.
     (first_time, first), (last_time, last) = seen[0], seen[-1]
     complete = tally.ok == plan.images and not list(problems(run))

@@ -20,14 +20,15 @@ import torch
 from benchmarks.environment import report
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.features.cache import CacheSettings, FeatureCache, begin_cache
-from gazecore.features.extract import commit_features
+from gazecore.features.extract import FeaturesStage
 from gazecore.model.spec import BackboneSpec
-from gazecore.results.plan import shards
+from gazecore.model.tiny import TinyBackbone
+from gazecore.shards.plan import shards
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
-from gazecore.training.loop import new_readout
+from gazecore.training.members import new_readout
+from gazecore.training.optimise import Trainer, side_by_side
 from gazecore.training.recipes import TrainingConfig
-from gazecore.training.trainer import Trainer, side_by_side
 
 IMAGES_STORED = 160
 SHAPE = (2560, 24, 32)
@@ -53,13 +54,12 @@ def make_cache(folder: str) -> FeatureCache:
     fixations = pa.table([*columns, *points, nothing, nothing], schema=FIXATIONS)
     settings = CacheSettings(spec, "1024", shard_size=1)
     directory, _ = begin_cache(Location(folder), Corpus(images, fixations), settings)
-    size = {"height": 600, "width": 800}
+    size, stage = {"height": 600, "width": 800}, FeaturesStage(TinyBackbone(), directory)
     for shard in shards(directory):
         name = ids[shard.number]
         noise = rng.normal(size=SHAPE).astype("<f2").tobytes()
         thumbnail = rng.uniform(0, 255, 256).astype("<f4").tobytes()
-        commit_features(
-            directory,
+        stage.commit(
             shard.number,
             [{"image_id": name, "uri": name, "status": "ok", **size, "thumbnail": thumbnail}],
             [{"image_id": name, **size, "grid_height": 24, "grid_width": 32, "features": noise}],

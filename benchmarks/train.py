@@ -27,9 +27,9 @@ from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
-from gazecore.training.loop import new_readout
+from gazecore.training.members import new_readout
+from gazecore.training.optimise import Trainer, side_by_side
 from gazecore.training.recipes import TrainingConfig
-from gazecore.training.trainer import Trainer, side_by_side
 from tests.features import make_cache
 from tests.reference import plain_readout
 

@@ -12,16 +12,15 @@ import torch
 
 from benchmarks.environment import report
 from benchmarks.train import make_corpus
+from cluster.connection import connected
 from cluster.layout import WorkersConfig
-from cluster.session import connected
-from cluster.trainer import train_members
-from gazecore.features.opening import FeatureSource
+from cluster.training_driver import train_members
 from gazecore.model.backbone import load_backbone, make_spec
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSources, channel_statistics
-from gazecore.training.loop import Member, new_readout
+from gazecore.training.examples import channel_statistics, open_caches
+from gazecore.training.members import Member, new_readout
+from gazecore.training.optimise import Epoch
 from gazecore.training.recipes import TrainingConfig
-from gazecore.training.trainer import Epoch
 from tests.features import make_cache
 
 WORKERS = (1, 2, 3)
@@ -39,8 +38,8 @@ def main() -> None:
     losses: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory() as name, connected("local", spare_cpus=2):
         make_cache(make_corpus(Path(name), arguments.images), backbone, f"{name}/cache")
-        sources = TrainingSources((FeatureSource(f"{name}/cache"),))
-        data = sources.open()
+        caches = [f"{name}/cache"]
+        data = open_caches(caches)
         config = TrainingConfig(epochs=arguments.epochs, patience=arguments.epochs)
         statistics = channel_statistics(data, data.images)
         prior = torch.from_numpy(data.centerbias(data.images).log_density)
@@ -55,7 +54,7 @@ def main() -> None:
                 1, new_readout(*statistics, config), data.images, data.images[:2], prior, config
             )
             train_members(
-                data, [member], keep, sources=sources, storage=Location(f"{name}/{workers}"),
+                data, [member], keep, caches=caches, storage=Location(f"{name}/{workers}"),
                 config=WorkersConfig(workers=workers, checkpoint_steps=10_000),
             )  # fmt: skip
             # The first epoch pays for what is loaded late.

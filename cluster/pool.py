@@ -6,18 +6,23 @@ nothing new, while others start elsewhere.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+import pyarrow as pa
 import ray
 import structlog
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 
-from cluster.actors import SHARDS_AT_ONCE, Done, Job, start_actor
+from cluster.actors import actor_starter
+from cluster.calls import Call, Outcome, Slot, outcome_of
+from cluster.connection import draining_nodes, nodes_in_use
 from cluster.layout import ActorLayout
-from cluster.session import draining_nodes, nodes_in_use
-from cluster.stop import Stop
-from cluster.tally import Tally
 from gazecore.errors import Interrupted, RunFailed, one_line
+from gazecore.shards.blame import Task
+from gazecore.shards.stage import StageConfig
+from gazecore.shards.stop import Stop
+from gazecore.shards.tally import Done, Tally
+from gazecore.shards.worker import SHARDS_AT_ONCE
 
 MAX_START_FAILURES = 3
 """How many actors in a row may die while they start before the run ends."""
@@ -37,57 +42,8 @@ MAX_TOO_FEW = 3600.0
 
 log = structlog.get_logger()
 
-Outcome = Done | Exception
-"""What a call to an actor ended with: its answer, or why there is none."""
-
-
-class Slot:
-    """A place in the pool.
-
-    Attributes:
-        actor: the one that holds the place now.
-        is_ready: whether it has loaded its model.
-        node: id of the node that it is on, once it is ready.
-        shards: numbers of the shards that it works on.
-        counts: its last word on progress, shard to images (ok, failed).
-    """
-
-    def __init__(self, start: Callable[[], "ray.actor.ActorHandle"]) -> None:
-        self._start = start
-        self.shards: set[int] = set()
-        self.replace()
-
-    def replace(self) -> None:
-        """Start an actor, in the place of one that died if there was one."""
-        self.actor = self._start()
-        self.is_ready, self.node = False, ""
-        self.counts: dict[int, tuple[int, int]] = {}
-        self._ready = self.actor.ready.remote()
-        self._progress: ray.ObjectRef | None = None
-
-    def has_started(self) -> bool:
-        """Whether the actor became ready just now. Raises what it died of while it started."""
-        if self.is_ready or not ray.wait([self._ready], timeout=0)[0]:
-            return False
-        self.node = ray.get(self._ready)
-        self.is_ready = True
-        return True
-
-    def poll_progress(self) -> None:
-        """Pick up the last answer on progress and ask again; never waits. Raises ActorDiedError."""
-        if not self.is_ready:
-            return
-        if self._progress is not None:
-            ready, _ = ray.wait([self._progress], timeout=0)
-            if not ready:
-                return
-            try:
-                self.counts = ray.get(ready[0])
-            except ActorDiedError:
-                raise
-            except RayError:
-                self.counts = {}
-        self._progress = self.actor.progress.remote()
+WAIT_SECONDS = 1.0
+"""How long nothing may happen until the cluster is looked at again."""
 
 
 class Pool:
@@ -95,24 +51,25 @@ class Pool:
 
     Attributes:
         slots: those that are given work.
+        in_work: how many calls for work have not ended.
         has_more: whether there is work that no actor has; without it, none is started or waited for
             beyond the first.
     """
 
     def __init__(
         self,
-        job: Job,
+        config: StageConfig,
         layout: ActorLayout,
         tally: Tally,
         report: Callable[[Tally], None],
         stop: Stop,
     ) -> None:
-        # Put once: the object store brings it to each node once, for all actors there.
-        shared = ray.put(job)
         self._layout, self._tally, self._report = layout, tally, report
         self._stop = stop
-        self._start = lambda: start_actor(shared, layout.gpus, layout.cpus)
+        self._start = actor_starter(config, layout.gpus, layout.cpus)
         self._start_failures = 0
+        self._calls: dict[ray.ObjectRef, Call] = {}
+        self.in_work = 0
         self.slots: list[Slot] = []
         self._leaving: list[Slot] = []
         self._gone: set[Slot] = set()
@@ -122,19 +79,68 @@ class Pool:
         self._reported = -REPORT_EVERY
         self._look()
 
-    def tick(self) -> None:
-        """See which actors have started, which must leave, collect progress and report it.
+    def process(self, slot: Slot, task: Task, crashed: frozenset[str] = frozenset()) -> Call:
+        """Have a shard processed and committed, without the images that are known to crash."""
+        call = Call(slot, slot.actor, "work", task.shard.number, task)
+        ref = slot.actor.process.remote(task.shard, crashed, task.is_last_try)
+        return self._called(ref, call)
+
+    def survive(self, slot: Slot, images: pa.Table) -> Call:
+        """Have images processed, to see whether that can be lived through."""
+        call = Call(slot, slot.actor, "work")
+        return self._called(slot.actor.survive.remote(images), call)
+
+    def _called(self, ref: ray.ObjectRef, call: Call) -> Call:
+        self._calls[ref] = call
+        if call.kind == "work":
+            call.slot.shards.add(call.shard)
+            self.in_work += 1
+        return call
+
+    def wait(self) -> list[tuple[Call, Done | Exception]]:
+        """The calls for work that have ended, and how; waits for at most a second.
 
         Raises:
-            RunFailed: actors cannot load the model, keep dying while they start, or have been too
+            Interrupted: somebody asked for the end, and what is in work takes too long.
+            RunFailed: actors cannot load the network, keep dying while they start, or have been too
                 few for too long.
         """
-        for slot in self.slots:
-            try:
-                if slot.has_started():
-                    self._start_failures = 0
-            except (RayActorError, RayTaskError, OutOfMemoryError) as error:
-                self._failed_to_start(slot, error)
+        self._stop.check(self.in_work)
+        self._tick()
+        refs = list(self._calls)
+        if not refs:
+            time.sleep(0.2)
+            return []
+        ready, _ = ray.wait(refs, timeout=WAIT_SECONDS)
+        if ready:  # with all others that have ended
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        ended = []
+        for ref in ready:
+            call, outcome = self._calls.pop(ref), outcome_of(ref)
+            if call.kind == "work":
+                assert isinstance(outcome, Done | Exception)
+                call.slot.shards.discard(call.shard)
+                self.in_work -= 1
+                ended.append((call, outcome))
+            elif call.slot.actor is call.actor:
+                self._heard(call, outcome)
+        return ended
+
+    def _heard(self, call: Call, outcome: Outcome) -> None:
+        """An actor has started, or said how far it is."""
+        slot = call.slot
+        if call.kind == "ready":
+            if isinstance(outcome, str):
+                slot.node, self._start_failures = outcome, 0
+            elif isinstance(outcome, Exception) and slot in self.slots:
+                self._failed_to_start(slot, outcome)
+            return
+        slot.is_asked, slot.counts = False, outcome if isinstance(outcome, dict) else {}
+        if isinstance(outcome, ActorDiedError):
+            self.lost(call, outcome)
+
+    def _tick(self) -> None:
+        """Report, ask for progress, and follow the cluster, each once in a while."""
         if time.monotonic() - self._reported >= REPORT_EVERY:
             self._collect_progress()
         if time.monotonic() - self._looked >= LOOK_EVERY:
@@ -144,13 +150,22 @@ class Pool:
         self._reported = time.monotonic()
         working = []
         for slot in (*self.slots, *self._leaving):
-            try:
-                slot.poll_progress()
-            except ActorDiedError as error:
-                self.lost(slot, slot.actor, error)
+            if slot.is_ready and not slot.is_asked:
+                slot.is_asked = True
+                self._called(slot.actor.progress.remote(), Call(slot, slot.actor, "progress"))
             working += [count for shard, count in slot.counts.items() if shard in slot.shards]
         self._tally.unfinished = (sum(ok for ok, _ in working), sum(bad for _, bad in working))
         self._report(self._tally)
+
+    def _fill(self, slot: Slot | None = None) -> Slot:
+        """Start an actor, in a new slot or in the place of one that died."""
+        actor = self._start()
+        if slot is None:
+            slot = Slot(actor)
+        else:
+            slot.place(actor)
+        self._called(actor.ready.remote(), Call(slot, actor, "ready"))
+        return slot
 
     def _look(self) -> None:
         """Follow the cluster: let go of nodes that leave, and have as many actors as it may."""
@@ -169,7 +184,7 @@ class Pool:
         if not self.has_more:
             wanted = min(wanted, max(1, ready))
         while len(self.slots) < wanted:
-            self.slots.append(Slot(self._start))
+            self.slots.append(self._fill())
         unneeded = [slot for slot in self.slots if not slot.is_ready][wanted - len(self.slots) :]
         for slot in unneeded if wanted < len(self.slots) else ():
             ray.kill(slot.actor)
@@ -206,53 +221,39 @@ class Pool:
         return slot if slot and len(slot.shards) < SHARDS_AT_ONCE else None
 
     def ready_slot(self) -> Slot:
-        """A slot whose actor is ready; waits until there is one.
+        """A slot whose actor is ready; waits until there is one, while nothing else is in work.
 
         Raises Interrupted where somebody asked for the end.
         """
         while True:
-            self.tick()
+            self.wait()
             if self._stop.signal:
                 raise Interrupted(self._stop.signal)
-            for slot in self.slots:
-                if slot.is_ready:
-                    return slot
-            time.sleep(0.2)
+            if slot := next((slot for slot in self.slots if slot.is_ready), None):
+                return slot
 
-    def wait(self, refs: Iterable[ray.ObjectRef]) -> list[ray.ObjectRef]:
-        """The calls among these that have ended; waits for at most a second.
-
-        Raises Interrupted where somebody asked for the end, and what is in work takes too long.
-        """
-        self._stop.check(sum(len(slot.shards) for slot in (*self.slots, *self._leaving)))
-        refs = list(refs)
-        if refs:
-            ready: list[ray.ObjectRef] = ray.wait(refs, timeout=1.0)[0]
-        else:
-            time.sleep(0.2)
-            ready = []
-        self.tick()
-        return ready
-
-    def finish(self, ref: ray.ObjectRef) -> Outcome:
-        """Wait for one call, reporting meanwhile."""
-        while not self.wait([ref]):
+    def finish(self, call: Call) -> tuple[Call, Done | Exception]:
+        """Wait for a call, the only one for work, reporting meanwhile."""
+        while not (ended := self.wait()):
             pass
-        return outcome_of(ref)
+        [(found, outcome)] = ended
+        assert found is call
+        return found, outcome
 
-    def lost(self, slot: Slot, actor: "ray.actor.ActorHandle", error: Exception) -> bool:
-        """An actor died: replace it, unless it has been already.
+    def lost(self, call: Call, error: Exception) -> bool:
+        """The actor that was called died: replace it, unless it has been already.
 
         Returns whether its work may be to blame, and not the end of a node that had been announced.
         """
-        if slot.actor is actor and slot not in self._gone:
+        slot = call.slot
+        if slot.actor is call.actor and slot not in self._gone:
             self._tally.deaths += 1
             log.warning("actor_died", reason=one_line(error, 160))
             if slot in self._leaving:
                 self._leaving.remove(slot)
                 self._gone.add(slot)
             else:
-                slot.replace()
+                self._fill(slot)
         return not (slot in self._gone or getattr(error, "preempted", False))
 
     def _failed_to_start(self, slot: Slot, error: Exception) -> None:
@@ -263,31 +264,4 @@ class Pool:
         if raised or self._start_failures >= MAX_START_FAILURES:
             raise RunFailed(f"an actor cannot start: {reason}") from error
         log.warning("actor_died_at_start", reason=reason[:160])
-        slot.replace()
-
-
-def outcome_of(ref: ray.ObjectRef) -> Outcome:
-    """What a call that has ended ended with."""
-    try:
-        done: Done = ray.get(ref)
-        return done
-    except (RayActorError, RayTaskError, OutOfMemoryError) as error:
-        failure: Exception = error
-        return failure
-
-
-def is_death(error: Exception) -> bool:
-    """Whether an actor died, as opposed to a call that raised."""
-    return isinstance(error, RayActorError | OutOfMemoryError)
-
-
-def raised_by(error: Exception) -> Exception:
-    """What a call raised, without Ray's wrapping."""
-    cause: Exception = error.cause if isinstance(error, RayTaskError) else error
-    return cause
-
-
-def cause_of(error: Exception) -> str:
-    """What a call raised, on one line."""
-    cause = raised_by(error)
-    return f"{type(cause).__name__}: {one_line(cause)}"
+        self._fill(slot)

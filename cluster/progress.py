@@ -3,16 +3,19 @@
 import itertools
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import structlog
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from cluster.metrics import Figures
-from cluster.tally import Tally
-from gazecore.scoring.stages import STAGES, StageTimes, verdict
+from gazecore.shards.clock import PHASES, Times, verdict
+from gazecore.shards.tally import Tally
 from gazecore.wording import counted
+
+if TYPE_CHECKING:
+    from cluster.telemetry import Telemetry  # which imports Ray
 
 LOG_EVERY = 30.0
 """Seconds between log lines where there is no terminal."""
@@ -33,7 +36,7 @@ class ProgressReport:
         total: int,
         console: Console,
         done: int = 0,
-        figures: Figures | None = None,
+        telemetry: "Telemetry | None" = None,
     ) -> None:
         """Start with `total` planned images, of which `done` are done already.
 
@@ -41,9 +44,9 @@ class ProgressReport:
             title: what is done.
             total, done: images.
             console: where to show it.
-            figures: where to tell Prometheus how many images are left.
+            telemetry: where to tell Prometheus how many images are left.
         """
-        self._total, self._before, self._figures = total, done, figures
+        self._total, self._before, self._telemetry = total, done, telemetry
         self._started = self._logged = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._live: Progress | None = None
@@ -76,8 +79,8 @@ class ProgressReport:
     def __call__(self, tally: Tally) -> None:
         """Show how far a run is."""
         ok, failed = tally.ok + tally.unfinished[0], tally.failed + tally.unfinished[1]
-        if self._figures:
-            self._figures.set("gazecore_images_left", self._total - self._before - ok - failed)
+        if self._telemetry:
+            self._telemetry.set("gazecore_images_left", self._total - self._before - ok - failed)
         self.show(ok + failed, f"{failed} failed", failed=failed, shards=tally.shards)
 
     def show(self, here: int, note: str, **facts: object) -> None:
@@ -142,7 +145,7 @@ def summary_rows(
         rows.append(("actors lost", f"{tally.deaths}, replaced"))
     rate = (tally.ok + tally.failed) / seconds
     rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
-    return rows + stage_rows(tally.times)
+    return rows + phase_rows(tally.times)
 
 
 def _of_which(failed: int | None) -> str:
@@ -151,11 +154,11 @@ def _of_which(failed: int | None) -> str:
     return f", of which {failed:,} failed" if failed else ""
 
 
-def stage_rows(times: StageTimes) -> list[tuple[str, str]]:
+def phase_rows(times: Times) -> list[tuple[str, str]]:
     """Where the time went, labelled: how busy the network and the other stages were."""
     if not times.working:
         return []
-    others = ", ".join(f"{s} {times.busy(s):.0%}" for s in STAGES if s != "compute")
+    others = ", ".join(f"{s} {times.busy(s):.0%}" for s in PHASES if s != "compute")
     return [
         ("network", f"busy {times.busy('compute'):.0%} of the time: {verdict(times)}"),
         ("stages", f"{others} busy; {decimal(times.bytes_read)} read"),

@@ -6,12 +6,12 @@ from rich.console import Console
 
 from cluster.progress import ProgressReport
 from gazecore.training.history import History
-from gazecore.training.trainer import Epoch
+from gazecore.training.optimise import Epoch
 
 
 class TrainingProgress:
     """Shows images a second, the time left and every epoch, and keeps the epochs; use as a context
-    manager, and as a `training.loop.Report`."""
+    manager, and as a `training.members.Report`."""
 
     def __init__(
         self, stage: str, members: int, images: int, epochs: int, console: Console, history: History
@@ -46,7 +46,7 @@ class TrainingProgress:
             self._history.draw()
 
     def __call__(self, member: int, news: Epoch | int) -> None:
-        """See `training.loop.Report`."""
+        """See `training.members.Report`."""
         if isinstance(news, Epoch):
             self._on_epoch(member, news)
         else:

@@ -18,54 +18,53 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gazecore.errors import RunFailed, UserError
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSources
-from gazecore.training.loop import Member, run
-from gazecore.training.trainer import Epoch, Peers, side_by_side
+from gazecore.training.examples import open_caches
+from gazecore.training.members import Member, run
+from gazecore.training.optimise import Epoch, Peers, side_by_side
 
 _WORKER_LIVES = 10
 """How often a member's workers may die before it is given up."""
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """What the workers of a member are told.
 
     Attributes:
-        sources: what to open.
+        caches: URIs of the feature caches.
         member: what to train.
         workers: how many train it together.
-        resources: of each.
+        cpus: cores of each.
         checkpoint_steps: steps between checkpoints.
         storage: URI of the directory for checkpoints.
         reports: handle of the actor that collects news.
     """
 
-    sources: TrainingSources
+    caches: tuple[str, ...]
     member: Member
     workers: int
-    resources: Mapping[str, float]
+    cpus: int
     checkpoint_steps: int
     storage: str
     reports: Any
 
 
-def fit(job: Job) -> dict[str, torch.Tensor]:
+def fit(task: Task) -> dict[str, torch.Tensor]:
     """Train one member, from its last checkpoint if there is one; returns its best state."""
     # A report waits until Ray's controller looks again, by default two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    storage = Location(job.storage)
-    _mend(storage / f"member-{job.member.number}")
+    storage = Location(task.storage)
+    _mend(storage / f"member-{task.member.number}")
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": job},
+        train_loop_config={"task": task},
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=job.workers,
-            resources_per_worker=dict(job.resources),
-            use_gpu="GPU" in job.resources,
+            num_workers=task.workers,
+            resources_per_worker={"CPU": task.cpus},
         ),
         run_config=ray.train.RunConfig(
-            name=f"member-{job.member.number}",
+            name=f"member-{task.member.number}",
             storage_path=storage.path,
             storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(storage.fs)),
             failure_config=ray.train.FailureConfig(max_failures=_WORKER_LIVES),
@@ -91,25 +90,25 @@ def _mend(folder: Location) -> None:
 
 def _work(config: Mapping[str, Any]) -> None:
     """What each worker of a member does; what another try cannot mend, the driver is told."""
-    job: Job = config["job"]
+    task: Task = config["task"]
     try:
-        _train(job)
+        _train(task)
     except (RunFailed, UserError) as error:
-        ray.get(job.reports.add.remote(job.member.number, RunFailed(str(error))))
+        ray.get(task.reports.add.remote(task.member.number, RunFailed(str(error))))
         raise
 
 
-def _train(job: Job) -> None:
+def _train(task: Task) -> None:
     context = ray.train.get_context()
     peers = Peers(context.get_world_rank(), context.get_world_size(), _sum_over_ranks)
-    data = job.sources.open()
-    member = job.member
-    with side_by_side(int(job.resources["CPU"])) as pool:
-        trainer = member.trainer(data, pool, peers)
+    data = open_caches(task.caches)
+    member = task.member
+    with side_by_side(task.cpus) as pool:
+        trainer = member.trainer(pool, peers)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint:
             trainer.restore(_load(checkpoint))
-        told = _Told(job)
+        told = _Told(task)
         for epoch in trainer.history if not peers.rank else []:
             told.news(epoch)  # it may have been lost with the driver that waited for it
 
@@ -124,7 +123,7 @@ def _train(job: Job) -> None:
         def on_step(images: int) -> None:
             if not peers.rank:
                 told.images(images)
-            if trainer.steps % job.checkpoint_steps == 0:
+            if trainer.steps % task.checkpoint_steps == 0:
                 save()
 
         def on_epoch(epoch: Epoch) -> None:
@@ -138,8 +137,8 @@ def _train(job: Job) -> None:
 class _Told:
     """What a worker tells the driver: every epoch, and once a second how far it is."""
 
-    def __init__(self, job: Job) -> None:
-        self._add, self._number = job.reports.add.remote, job.member.number
+    def __init__(self, task: Task) -> None:
+        self._add, self._number = task.reports.add.remote, task.member.number
         self._images, self._since = 0, time.monotonic()
 
     def images(self, count: int) -> None:

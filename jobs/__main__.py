@@ -1,5 +1,6 @@
 """The `gazecore` command: hands over to one of the jobs."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -28,6 +29,13 @@ def main() -> None:
     except KeyboardInterrupt:  # while a command was imported
         print("gazecore: interrupted", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code in (130, 143):  # whoever interrupts a command waits for no thread of it
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(int(end.code))
+        raise
 
 
 def _dispatch() -> None:

@@ -12,6 +12,7 @@ from cluster.layout import ClusterConfig
 from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.settings import PREDICTORS, EvaluationConfig
 from gazecore.model.spec import DEFAULT
+from gazecore.results.settings import ScoringOptions
 from gazecore.wording import counted
 from jobs.command import LOADING, err, out, progress_bar, run_command, show_rows
 
@@ -61,8 +62,9 @@ def evaluate(options: EvaluateOptions) -> int:
         from cluster.logs import configure_logging
         from gazecore.corpus.schema import load_corpus
         from gazecore.evaluation.densities import Densities
-        from gazecore.evaluation.evaluation import evaluate_densities, image_list, write_evaluation
-        from gazecore.evaluation.selection import held_out_images, seen_in_training, select_images
+        from gazecore.evaluation.outputs import evaluate_densities, image_list, write_evaluation
+        from gazecore.evaluation.selection import select_images
+        from gazecore.model.record import held_out_images, seen_in_training
         from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
@@ -70,7 +72,7 @@ def evaluate(options: EvaluateOptions) -> int:
     corpus = load_corpus(options.corpus)
     bundle = _bundle(options)
     training = bundle.training if bundle else {}
-    held_out = held_out_images(corpus, training)
+    held_out = held_out_images(corpus.digest, training)
     chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
     run = options.run or _score(options, image_list(corpus, chosen))
     densities = Densities(corpus, chosen, run, options.baseline)
@@ -84,7 +86,7 @@ def evaluate(options: EvaluateOptions) -> int:
         "run": densities.run,
         "baseline": options.baseline,
         "asked": {"images": options.images, "limit": options.limit},
-        "seen_in_training": len(seen_in_training(corpus, densities.images, training)),
+        "seen_in_training": len(seen_in_training(corpus.digest, densities.images, training)),
         "left_out": left_out | densities.left_out,
     }
     with progress_bar("judging", len(densities.images)) as on_image:
@@ -110,7 +112,7 @@ def _bundle(options: EvaluateOptions) -> "ModelBundle | None":
 
 def _check(options: EvaluateOptions) -> None:
     """Refuse what would write over other things, or mean nothing."""
-    from gazecore.evaluation.evaluation import is_evaluation
+    from gazecore.evaluation.outputs import is_evaluation
     from gazecore.storage import Location
 
     out = Location(options.out)
@@ -126,23 +128,31 @@ def _check(options: EvaluateOptions) -> None:
 
 def _score(options: EvaluateOptions, images: bytes) -> str:
     """Score the images, or those that are left; returns the run."""
+    from gazecore.scoring import Request
     from gazecore.storage import Location
-    from jobs.score import ScoreOptions, score
+    from jobs.work import work_off
 
     listed, run = Location(options.out) / "input.parquet", Location(options.out) / "run"
     listed.publish(images)
-    code = score(
-        ScoreOptions(
-            input=listed.uri,
-            out=run.uri,
-            model=options.model or DEFAULT,
-            backbone_weights=options.backbone_weights,
-            density_factor=1,
-            cluster=options.cluster,
-        )
+    how = ScoringOptions(
+        model=options.model or DEFAULT,
+        backbone_weights=options.backbone_weights,
+        density_factor=1,
     )
-    if code:
-        raise RunFailed("the scoring is not complete; the same command continues it")
+    with err.status("planning"):
+        scoring = Request(listed.uri, run.uri, how).begin()
+    if scoring.to_do:
+        tally = work_off(
+            "evaluate",
+            scoring.run,
+            scoring.config,
+            options.cluster,
+            source=listed.uri,
+            images=scoring.plan.images,
+            kept=scoring.kept,
+        )
+        if tally.failed_shards:
+            raise RunFailed("the scoring is not complete; the same command continues it")
     return run.uri
 
 

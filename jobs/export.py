@@ -69,10 +69,10 @@ def export(options: ExportOptions) -> int:
 
 def export_run(source: "Location", target: "Location", options: ExportOptions) -> int:
     """Write the model file or the maps, and report."""
-    from gazecore.corpus.pysaliency_hdf5 import import_h5py
+    from gazecore.hdf5 import import_h5py
     from gazecore.ownership import is_our_hdf5, is_our_picture, refuse_foreign
     from gazecore.results.export import dataset_names, picture_names, write_maps, write_model
-    from gazecore.results.read import Results
+    from gazecore.results.reader import Results
     from gazecore.results.run import open_run
     from gazecore.results.status import run_status
 

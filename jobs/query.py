@@ -36,7 +36,8 @@ class QueryOptions:
     "SELECT image_id, information_bits FROM scores ORDER BY 2 DESC LIMIT 10"."""
     format: Literal["auto", "table", "csv", "json", "parquet"] = "auto"
     """`table` for people (the first 200 rows), `csv`, `json` (a line per row) or `parquet` on
-    standard output. By default a table on a terminal, else CSV."""
+    standard output. By default a table on a terminal, else CSV, or JSON where the answer has lists,
+    which CSV cannot hold."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,7 +59,8 @@ def ask(options: QueryOptions) -> int:
     answer = query(open_run(Location(options.run)), options.sql)
     kind = options.format
     if kind == "auto":
-        kind = "table" if out.is_terminal else "csv"
+        is_flat = not any(map(pa.types.is_nested, answer.schema.types))
+        kind = "table" if out.is_terminal else "csv" if is_flat else "json"
     if kind == "table":
         show(answer)
     elif kind == "json":

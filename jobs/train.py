@@ -11,7 +11,6 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.layout import WorkersConfig
 from gazecore.errors import InputError
-from gazecore.features.opening import FeaturesConfig
 from gazecore.model.record import reached
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from jobs.command import LOADING, err, keeping, progress_bar, run_command, show_rows
@@ -19,7 +18,7 @@ from jobs.command import LOADING, err, keeping, progress_bar, run_command, show_
 if TYPE_CHECKING:
     from cluster.training_progress import TrainingProgress
     from gazecore.model.bundle import ModelBundle
-    from gazecore.training.examples import TrainingSet, TrainingSources
+    from gazecore.training.examples import TrainingSet
     from gazecore.training.history import History
     from gazecore.training.outputs import Outputs
 
@@ -45,9 +44,6 @@ class TrainOptions:
     """What the bundle calls the corpus."""
     split: OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    mirrored: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: none)")] = ()
-    """Horizontal flips: for each CACHE the one that `gazecore features --mirrored` made. An image
-    is then mirrored by chance in each epoch. It gained nothing out of fold on MIT1003."""
     init: str | None = None
     """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
     keep its shape."""
@@ -56,11 +52,8 @@ class TrainOptions:
     of its --parts is held out."""
     pretrain_name: str = "corpus"
     """What the bundle calls the corpus of --pretrain."""
-    pretrain_mirrored: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: none)")] = ()
-    """Horizontal flips for --pretrain."""
     pretraining: TrainingConfig = field(default_factory=TrainingConfig)
     """How the first readouts are trained."""
-    features: OmitArgPrefixes[FeaturesConfig] = field(default_factory=FeaturesConfig)
     spread: OmitArgPrefixes[WorkersConfig] = field(default_factory=WorkersConfig)
 
     def __post_init__(self) -> None:
@@ -89,7 +82,8 @@ def train(options: TrainOptions, command: str) -> int:
     """Open, train, judge, write; the bundle names the command that made it."""
     with err.status(LOADING):
         from cluster.logs import configure_logging
-        from cluster.trainer import RayTraining
+        from cluster.training_driver import RayTraining
+        from gazecore.evaluation.held_out import score_held_out
         from gazecore.model.bundle import load_bundle
         from gazecore.training.examples import require
         from gazecore.training.fit import (
@@ -109,14 +103,13 @@ def train(options: TrainOptions, command: str) -> int:
     outputs.refuse_foreign()
     history = History(outputs.training)
     recipe = Recipe(options.name, split, options.training)
-    sources = _sources(options, options.cache, options.mirrored)
-    data = _open(sources)
+    data = _open(options.cache)
     require_enough(data, split)
     if not split.folds:
         require_readable(data, split)
     if start:
-        for source in data.sources:
-            require(source, start.backbone, start.display_size, str(options.init))
+        for cache in data.caches:
+            require(cache, start.backbone, start.display_size, str(options.init))
         if split.folds:
             require_unseen(data, start.training, str(options.init))
     identity = {
@@ -127,9 +120,8 @@ def train(options: TrainOptions, command: str) -> int:
     del identity["out"], identity["spread"]  # which decide nothing but where and when
     with keeping(lambda: _kept(options, outputs)), RayTraining(options.spread) as ray:
         if options.pretrain:
-            before = _sources(options, (options.pretrain,), options.pretrain_mirrored)
-            other = _open(before)
-            require(other.sources[0], data.backbone, data.display_size, data.sources[0].uri)
+            other = _open([options.pretrain])
+            require(other.caches[0], data.backbone, data.display_size, data.caches[0].uri)
             first = Recipe(
                 options.pretrain_name,
                 dataclasses.replace(split, folds=None),
@@ -141,11 +133,11 @@ def train(options: TrainOptions, command: str) -> int:
                 require_unseen(data, both, options.pretrain)
             identity["pretraining_corpus"] = other.fingerprint
             with _progress("pretraining", other, first, history) as report:
-                where = ray.members(before, outputs.training / "pretraining", identity)
+                where = ray.members((options.pretrain,), outputs.training / "pretraining", identity)
                 start = fit_bundle(other, first, report, None, where)
             outputs.pretrained.publish(start.to_bytes())
         with _progress("training", data, recipe, history) as report:
-            where = ray.members(sources, outputs.training / "members", identity)
+            where = ray.members(options.cache, outputs.training / "members", identity)
             if split.folds:
                 bundle, folds = cross_validate(data, recipe, report, start, where)
             else:
@@ -157,7 +149,12 @@ def train(options: TrainOptions, command: str) -> int:
             bundle = outputs.write_cross_validated(bundle, data, folds)
     else:
         with progress_bar("judging", len(training["held_out_images"])) as on_image:
-            bundle = outputs.write_held_out(bundle, data, on_image)
+            bundle = outputs.write_held_out(
+                bundle,
+                lambda model, images: dataclasses.asdict(
+                    score_held_out(model, images, data.corpus, on_image)
+                ),
+            )
     seen = seen_before(data, training["held_out_images"], training.get("started_from", {}))
     if seen:
         err.print(f"caution: {len(seen)} of the held-out images trained what members started from")
@@ -181,11 +178,10 @@ def settled(options: TrainOptions, start: "ModelBundle | None") -> TrainOptions:
     Raises:
         InputError: a readout of another shape is asked for.
     """
-    first, training, features = options.pretraining, options.training, options.features
+    first, training = options.pretraining, options.training
     if start:
         config = start.readout.config
         training = training.of_shape((config.widths, config.activation))
-        features = features.settled(start.backbone.name, start.display_size)
     elif options.pretrain is not None:
         training = dataclasses.replace(
             training,
@@ -197,21 +193,14 @@ def settled(options: TrainOptions, start: "ModelBundle | None") -> TrainOptions:
         options,
         training=training.of_shape(training.shape),
         pretraining=first.of_shape(first.shape),
-        features=features.settled("vgg19-oxford", "1024"),
     )
 
 
-def _sources(
-    options: TrainOptions, uris: Sequence[str], mirrored: Sequence[str]
-) -> "TrainingSources":
-    from gazecore.training.examples import TrainingSources
+def _open(caches: Sequence[str]) -> "TrainingSet":
+    from gazecore.training.examples import open_caches
 
-    return TrainingSources(options.features.sources(uris), FeaturesConfig().sources(mirrored))
-
-
-def _open(sources: "TrainingSources") -> "TrainingSet":
     with err.status("opening the features"):
-        return sources.open()
+        return open_caches(caches)
 
 
 def _progress(

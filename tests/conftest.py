@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from s3fs import S3FileSystem
 
-from gazecore.model.backbone import TINY_SPEC, TinyBackbone
 from gazecore.model.bundle import ModelBundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.readout import Readout, ReadoutConfig
+from gazecore.model.tiny import TINY_SPEC, TinyBackbone
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -24,7 +24,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 import gazecore
-from cluster.metrics import FIGURES, exported
+from cluster.telemetry import FIGURES, exported
 from jobs.score import ScoreOptions
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,7 +22,8 @@ import gazecore
 import gazecore.errors
 import jobs
 from gazecore.density.statistics import statistics
-from gazecore.results.schema import DENSITIES, PLAN, SCORES
+from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.shards.plan import PLAN
 from jobs.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,7 +165,7 @@ def is_submodule(package: str, name: str) -> bool:
 
 
 def test_what_reads_runs_and_images_needs_no_torch() -> None:
-    names = ("results.read", "results.query", "results.export", "images.decode", "images.listing")
+    names = ("results.reader", "results.query", "results.export", "images.decode", "images.listing")
     program = f"import {', '.join(f'gazecore.{name}' for name in names)}, sys; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).split()
     assert "gazecore.images.decode" in modules

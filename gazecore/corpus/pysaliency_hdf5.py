@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from PIL import Image
 from gazecore.corpus.collect import Collector, image_size
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, one_line
+from gazecore.hdf5 import import_h5py
 from gazecore.ownership import MADE_BY
 from gazecore.storage import Location
 from gazecore.wording import counted
@@ -171,18 +171,6 @@ def write_scanpaths(corpus: Corpus, path: str) -> None:
         group.attrs["__attributes__"] = np.bytes_(json.dumps(["durations", "index"]))
         if not plain:
             file.attrs[_NAMES] = np.bytes_(json.dumps(names))
-
-
-def import_h5py() -> ModuleType:
-    """h5py, or a CorpusError that says how to install it."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise CorpusError(
-            "pysaliency's HDF5 files need h5py: pip install 'gazecore[pysaliency]'"
-        ) from error
-    module: ModuleType = h5py
-    return module
 
 
 @contextmanager

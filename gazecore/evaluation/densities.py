@@ -6,8 +6,7 @@ import numpy as np
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import InputError
-from gazecore.results import read
-from gazecore.results.lookup import DensityLookup
+from gazecore.results.reader import DensityLookup, open_results
 
 
 class Densities:
@@ -32,12 +31,12 @@ class Densities:
         Raises:
             InputError: there is no such run, or no image remains.
         """
-        results = read.open(run)
+        results = open_results(run)
         self.run, self.model = results.run.location.uri, results.run.settings.model
         self._model = DensityLookup(results)
         self._baseline: DensityLookup | np.ndarray | None = None
         sizes = {r["image_id"]: (r["height"], r["width"]) for r in corpus.images.to_pylist()}
-        scores = results.scores(["image_id", "status"]).to_pylist()
+        scores = results.read_scores(["image_id", "status"]).to_pylist()
         failed = {row["image_id"] for row in scores if row["status"] != "ok"}
         there = self._model.by_shard(chosen)
         images = [i for i in there if self._model.size(i) == sizes[i]]
@@ -50,7 +49,7 @@ class Densities:
             self._baseline = np.zeros((2, 2))
         elif baseline != "centerbias":
             try:
-                self._baseline = DensityLookup(read.open(baseline))
+                self._baseline = DensityLookup(open_results(baseline))
             except InputError as error:
                 raise InputError(f"a baseline is centerbias, uniform or a run: {error}") from error
             known = [

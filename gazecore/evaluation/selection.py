@@ -1,11 +1,9 @@
 """Which images of a corpus are judged."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import InputError, one_line
-from gazecore.model.record import stages
 from gazecore.storage import Location
 from gazecore.wording import counted
 
@@ -45,31 +43,6 @@ def select_images(
     if not chosen:
         raise InputError("there is no image with fixations to judge")
     return chosen, left_out
-
-
-def seen_in_training(
-    corpus: Corpus, judged: Sequence[str], training: Mapping[str, Any]
-) -> list[str]:
-    """The judged images that a model was trained on, at any stage of its training."""
-    found = _stages(corpus, training)
-    return sorted({i for stage in found for i in set(judged) - set(stage["held_out_images"])})
-
-
-def held_out_images(corpus: Corpus, training: Mapping[str, Any]) -> list[str] | None:
-    """The images of a corpus that a model's training held out at every stage; None if it does not
-    say.
-
-    Args:
-        corpus: perhaps one that the model was trained on.
-        training: what the model's bundle says about its training, see `training.fit.describe`.
-    """
-    found = [set(stage["held_out_images"]) for stage in _stages(corpus, training)]
-    return sorted(set.intersection(*found)) if found else None
-
-
-def _stages(corpus: Corpus, training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The stages of a training that this corpus took part in."""
-    return [s for s in stages(training) if corpus.digest in s.get("corpora_sha256", [])]
 
 
 def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list[str]:

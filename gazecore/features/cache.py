@@ -23,14 +23,13 @@ import pyarrow.parquet as pq
 
 from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.errors import CorpusError, RunMismatch, one_line
-from gazecore.features.source import ImageFeatures, feature_key
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.model.spec import BackboneSpec
-from gazecore.results.directory import ShardedDirectory, claim, require_shard_size
-from gazecore.results.plan import PlanSummary, plan_parts, update_plan
-from gazecore.results.schema import shard_name
+from gazecore.shards.directory import ShardedDirectory, claim, require_shard_size, shard_name
+from gazecore.shards.plan import plan_parts
+from gazecore.shards.planning import PlanSummary, update_plan
 from gazecore.storage import Location
 
 MAX_SHARD_SIZE = 1024
@@ -69,6 +68,27 @@ OUTCOMES = pa.schema(
 """thumbnail: 256 little-endian float32, see `corpus.splits.thumbnail`."""
 
 
+def feature_key(spec: BackboneSpec, display_size: DisplaySize) -> str:
+    """What features and a model must agree on."""
+    return f"{spec.key}-{display_size}"
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Features of one image.
+
+    Attributes:
+        image_id: as in the corpus.
+        height, width: of the original image, pixels.
+        features: float16 (channels, h, w).
+    """
+
+    image_id: str
+    height: int
+    width: int
+    features: np.ndarray
+
+
 @dataclass(frozen=True)
 class CacheSettings:
     """What decides the features. A cache goes on only with those that it was begun with.
@@ -78,14 +98,12 @@ class CacheSettings:
         display_size: `1024` or `native`.
         shard_size: images per shard.
         limits: caps per image.
-        mirrored: the features are those of the images mirrored left to right.
     """
 
     backbone: BackboneSpec
     display_size: DisplaySize
     shard_size: int = 16
     limits: Limits = field(default_factory=Limits)
-    mirrored: bool = False
 
     def __post_init__(self) -> None:
         require_shard_size(self.shard_size, MAX_SHARD_SIZE)
@@ -129,6 +147,7 @@ def begin_cache(
         {
             "key": feature_key(settings.backbone, settings.display_size),
             **asdict(settings),
+            "mirrored": False,  # which those of gazecore 0.1 could be
             "images": {"count": corpus.images.num_rows, "sha256": corpus.digest},
         },
     )
@@ -146,7 +165,6 @@ class FeatureCache:
         backbone, display_size: which features these are.
         image_ids: the images that have features, in the plan's order.
         failed: image_id to error message of those that have none.
-        mirrored: these are features of the images mirrored left to right.
     """
 
     def __init__(self, uri: str) -> None:
@@ -157,7 +175,8 @@ class FeatureCache:
             header = json.loads((location / "cache.json").read_bytes())
             self.backbone = BackboneSpec.from_json(header["backbone"])
             self.display_size: DisplaySize = header["display_size"]
-            self.mirrored: bool = header["mirrored"]
+            if header["mirrored"]:
+                raise ValueError("its images are mirrored, which no training takes")
             self._directory = CacheDirectory(location, header["shard_size"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorpusError(

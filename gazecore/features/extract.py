@@ -1,4 +1,6 @@
-"""From a shard's images to the rows of a feature cache."""
+"""The features stage: images become features of the frozen backbone, in a cache."""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -6,29 +8,53 @@ import torch
 from PIL import Image
 
 from gazecore.corpus.splits import thumbnail
-from gazecore.errors import NotFinite
+from gazecore.errors import InputError, NotFinite
 from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
 from gazecore.images.decode import NetworkInput
-from gazecore.model.backbone import Backbone
-from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
-from gazecore.storage import parquet_bytes
+from gazecore.model.backbone import Backbone, SentWeights, load_backbone, padded
+from gazecore.model.spec import BackboneSpec
+from gazecore.shards.stage import ReadingConfig, Row
+from gazecore.storage import Location, parquet_bytes
 
 
-class FeatureExtractor:
-    """A backbone on its device, with the threads that feed it.
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """What computes the features of a cache. A `StageConfig`.
 
     Attributes:
-        extract: `Pipeline.process`: rows of OUTCOMES for every image, of FEATURES for the `ok`.
-        clock: where the time goes.
+        where: URI of the cache.
+        shard_size: images per shard.
+        backbone: which features.
+        reading: how images are read.
+        weights: the backbone's weights; None for those that its package on each node holds.
     """
 
-    def __init__(self, backbone: Backbone, config: ReadingConfig, mirrored: bool = False) -> None:
-        """Args: mirrored: mirror the images left to right before the backbone sees them."""
+    where: str
+    shard_size: int
+    backbone: BackboneSpec
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    weights: SentWeights | None = None
+
+    def build(self, threads: int | None = None, gpu: bool | None = None) -> "FeaturesStage":
+        """See `StageConfig.build`."""
+        if gpu is None:
+            gpu = torch.cuda.is_available()
+        backbone = load_backbone(
+            self.backbone,
+            device="cuda" if gpu else "cpu",
+            source=self.weights,
+            threads=threads,
+            compiled=gpu,
+        )
+        return FeaturesStage(backbone, CacheDirectory(Location(self.where), self.shard_size))
+
+
+class FeaturesStage:
+    """A backbone on its device, and the cache that its features go to. A `Stage`."""
+
+    def __init__(self, backbone: Backbone, cache: CacheDirectory) -> None:
         self.backbone = backbone
-        self._mirrored = mirrored
-        pipeline = Pipeline(self, config)
-        self.extract = pipeline.process
-        self.clock = pipeline.clock
+        self.cache = cache
 
     def batch_size(self, height: int, width: int) -> int:
         """See `Stage.batch_size`."""
@@ -37,18 +63,15 @@ class FeatureExtractor:
     @torch.inference_mode()
     def compute(self, pixels: np.ndarray, at_once: int) -> np.ndarray:
         """See `Stage.compute`: float16 features (n, channels, h, w)."""
-        if self._mirrored:
-            pixels = pixels[:, :, ::-1]
-        # Always the same shape, so that an image meets the same kernels in any company.
-        missing = at_once - len(pixels)
-        padded = np.pad(pixels, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        features: np.ndarray = self.backbone.features(padded)[: len(pixels)].half().cpu().numpy()
-        return features
+        features = self.backbone.features(padded(pixels, at_once))
+        found: np.ndarray = features[: len(pixels)].half().cpu().numpy()
+        return found
 
     def finish(
         self, row: Row, image: NetworkInput, computed: np.ndarray, position: int
     ) -> tuple[Row, Row]:
-        """See `Stage.finish`; features that are not finite in float16 are refused."""
+        """See `Stage.finish`: rows of OUTCOMES and FEATURES; what is not finite in float16 is
+        refused."""
         features = computed[position]
         if not np.isfinite(features).all():
             raise NotFinite("its features are not finite, or too large for float16")
@@ -69,20 +92,21 @@ class FeatureExtractor:
         }
         return outcome, result
 
+    def commit(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
+        """See `Stage.commit`: one row group for each image's features."""
+        self.cache.commit(
+            shard,
+            parquet_bytes(pa.Table.from_pylist(outcomes, OUTCOMES)),
+            # Noise does not compress, and an uncompressed row group is read without a copy.
+            parquet_bytes(
+                pa.Table.from_pylist(results, FEATURES),
+                row_group_size=1,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+            ),
+        )
 
-def commit_features(
-    cache: CacheDirectory, shard: int, outcomes: list[Row], results: list[Row]
-) -> None:
-    """Publish a shard: one row group for each image's features."""
-    cache.commit(
-        shard,
-        parquet_bytes(pa.Table.from_pylist(outcomes, OUTCOMES)),
-        # Noise does not compress, and an uncompressed row group is read without a copy.
-        parquet_bytes(
-            pa.Table.from_pylist(results, FEATURES),
-            row_group_size=1,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-        ),
-    )
+    def mend(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
+        """See `Stage.mend`."""
+        raise InputError("a cache's failed images are not tried again: delete it and begin anew")

@@ -3,7 +3,6 @@
 One network, two executors: ncnn on CPUs, torch on GPUs (and on CPUs as the reference).
 """
 
-import hashlib
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +10,9 @@ import torch
 
 from gazecore.cores import cores
 from gazecore.errors import BundleError, InputError
-from gazecore.geometry import STRIDE
 from gazecore.model import vgg
-from gazecore.model.spec import TINY_CHANNELS, BackboneSpec
+from gazecore.model.spec import BackboneSpec
+from gazecore.model.tiny import TINY_SPEC, TinyBackbone
 
 SentWeights = list[tuple[np.ndarray, np.ndarray]]
 """`vgg.Weights` as numpy arrays, which processes of one machine can share in memory."""
@@ -147,42 +146,7 @@ def _verified(spec: BackboneSpec, source: str) -> vgg.Weights:
     return weights
 
 
-def normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:
-    """(RGB * scale - mean) / std, in float32, over the last axis."""
-    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
-    return np.asarray((pixels.astype(np.float32) * np.float32(spec.scale) - mean) / std)
-
-
-_TINY_SEED = 20161005
-TINY_SPEC = BackboneSpec(
-    name="tiny",
-    taps=("mean",),
-    scale=1 / 255,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    sha256=hashlib.sha256(f"tiny {TINY_CHANNELS} {_TINY_SEED}".encode()).hexdigest(),
-)
-
-
-class TinyBackbone:
-    """A fake backbone for tests: channel mixes of the mean colour of each 16x16 block, with fixed
-    weights. It needs no weights file and takes a millisecond."""
-
-    spec = TINY_SPEC
-
-    def __init__(self, images_at_once: int = 1) -> None:
-        """Args: images_at_once: what `batch_size` says, as a GPU's executor would."""
-        self._images_at_once = images_at_once
-        rng = np.random.default_rng(_TINY_SEED)
-        self._mix = rng.normal(size=(3, TINY_CHANNELS)).astype(np.float32)
-
-    def batch_size(self, height: int, width: int) -> int:
-        """See `Backbone.batch_size`."""
-        return self._images_at_once
-
-    def features(self, images: np.ndarray) -> torch.Tensor:
-        """See `Backbone.features`."""
-        n, h, w, _ = images.shape
-        blocks = images.reshape(n, h // STRIDE, STRIDE, w // STRIDE, STRIDE, 3)
-        means = normalise(blocks.mean(axis=(2, 4), dtype=np.float32), self.spec)
-        return torch.from_numpy(np.moveaxis(np.maximum(means @ self._mix, 0), -1, 1).copy())
+def padded(images: np.ndarray, at_once: int) -> np.ndarray:
+    """Up to `at_once` images (n, h, w, 3), with black ones to make them so many: the device sees
+    always the same shape, so that an image meets the same kernels in any company."""
+    return np.pad(images, [(0, at_once - len(images)), (0, 0), (0, 0), (0, 0)])

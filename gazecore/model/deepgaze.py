@@ -8,7 +8,7 @@ import torch
 
 from gazecore.cores import cores
 from gazecore.geometry import GRID_STRIDE
-from gazecore.model.backbone import Backbone, SentWeights, load_backbone
+from gazecore.model.backbone import Backbone, SentWeights, load_backbone, padded
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
@@ -94,9 +94,7 @@ class DeepGaze:
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            # Always the same shape, so that an image meets the same kernels in any company.
-            padding = [(0, size - len(part)), (0, 0), (0, 0), (0, 0)]
-            features = self.backbone.features(np.pad(part, padding)).to(centerbias.device)
+            features = self.backbone.features(padded(part, size)).to(centerbias.device)
             parts.append(self._readout(features, centerbias)[: len(part)])
         members = torch.cat(parts)
         return Prediction(

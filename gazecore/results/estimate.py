@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gazecore.results.plan import PlanSummary, plan_parts, require_plan, shards, update_plan
 from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
+from gazecore.shards.plan import plan_parts, require_plan, shards
+from gazecore.shards.planning import PlanSummary, update_plan
 from gazecore.storage import Location
 
 DENSITY_BYTES = {4: 2586, 2: 8400, 1: 19800}

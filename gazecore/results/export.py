@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gazecore.corpus.pysaliency_hdf5 import import_h5py
 from gazecore.errors import InputError
+from gazecore.hdf5 import import_h5py
 from gazecore.images.formats import SUFFIXES
 from gazecore.ownership import MADE_BY
 from gazecore.storage import Location

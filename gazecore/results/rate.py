@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gazecore.results.directory import shard_numbers
-from gazecore.results.plan import PlanPart
 from gazecore.results.run import Run
-from gazecore.results.schema import shard_name
+from gazecore.shards.directory import shard_name, shard_numbers
+from gazecore.shards.plan import PlanPart
 
 MIN_COMMITS = 6
 MIN_SPAN = 2.0

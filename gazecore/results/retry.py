@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gazecore.results.plan import Shard, shards
 from gazecore.results.run import Run
-from gazecore.results.schema import PLAN, SCORES, read_table, shard_name
+from gazecore.results.schema import SCORES
 from gazecore.results.status import READERS, error_counts
+from gazecore.shards.directory import shard_name
+from gazecore.shards.plan import PLAN, Shard, shards
+from gazecore.shards.tally import OK
+from gazecore.tables import read_table
 
 _SHARDS_HELD = 64
 
@@ -18,7 +21,7 @@ _SHARDS_HELD = 64
 def failed_images(run: Run) -> dict[int, int]:
     """The shards that hold failed rows, and how many. Raises InputError where one is damaged."""
     counted = error_counts(run, sorted(run.shards_done()))
-    failed = {n: sum(c for error, c in counts.items() if error) for n, counts in counted}
+    failed = {number: counts.total() - counts[OK] for number, counts in counted}
     return {number: count for number, count in failed.items() if count}
 
 

@@ -9,13 +9,13 @@ import gazecore
 from gazecore.density.codec import FACTORS
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.formats import Limits
-from gazecore.results.directory import (
+from gazecore.results.schema import VERSION
+from gazecore.shards.directory import (
     ShardedDirectory,
     claim,
     refuse_others,
     require_shard_size,
 )
-from gazecore.results.schema import VERSION
 from gazecore.storage import TEMPORARY_SUFFIX, Location
 
 MAX_SHARD_SIZE = 65_536

@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gazecore.errors import GazecoreError
-from gazecore.results.directory import ShardedDirectory
-from gazecore.results.plan import PlanPart, plan_parts, require_plan
 from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
-from gazecore.results.schema import SCORES, read_table, shard_name
+from gazecore.results.schema import SCORES
+from gazecore.shards.directory import ShardedDirectory, shard_name
+from gazecore.shards.plan import PlanPart, plan_parts, require_plan
+from gazecore.shards.tally import OK
+from gazecore.tables import read_table
 
 READERS = 16
 """Files that are read at the same time."""
@@ -60,8 +62,8 @@ class RunCounter:
         self._plan: list[str] = []
         self._parts: list[PlanPart] = []
         self._written: dict[int, float] = {}
-        self._counts: dict[int, dict[str | None, int]] = {}
-        self._total = Counter[str | None]()
+        self._counts: dict[int, Counter[str]] = {}
+        self._total = Counter[str]()
 
     def status(self) -> Status:
         """Count. Raises InputError where a file is damaged, or the plan is gone."""
@@ -76,10 +78,10 @@ class RunCounter:
             self._total.update(counts)
             self._counts[number] = counts
         self._written = written
-        failed = {error: n for error, n in self._total.most_common() if error is not None and n}
+        failed = {error: n for error, n in self._total.most_common() if error != OK and n}
         return Status(
             images=sum(part.images for part in self._parts),
-            ok=self._total[None],
+            ok=self._total[OK],
             failed=sum(failed.values()),
             shards=sum(part.shards for part in self._parts),
             shards_done=len(written),
@@ -96,16 +98,17 @@ def run_status(run: Run) -> Status:
 
 def error_counts(
     planned: ShardedDirectory, numbers: Sequence[int]
-) -> Iterator[tuple[int, dict[str | None, int]]]:
-    """Of each of these shards that are done, how many images ended with each error (None: ok).
+) -> Iterator[tuple[int, Counter[str]]]:
+    """Of each of these shards that are done, how many images ended `ok`, and with each error.
 
     Only the column that tells is decoded; a limited number of files is held.
     """
 
-    def count(number: int) -> dict[str | None, int]:
+    def count(number: int) -> Counter[str]:
         where = planned.outcomes / shard_name(number)
         errors = read_table(where, SCORES, ["error"])["error"]
-        return {row["values"]: row["counts"] for row in errors.value_counts().to_pylist()}
+        found = errors.value_counts().to_pylist()
+        return Counter({row["values"] or OK: row["counts"] for row in found})
 
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(0, len(numbers), _FILES_HELD):
@@ -122,6 +125,6 @@ def count_failed(planned: ShardedDirectory, numbers: Collection[int]) -> int | N
         return None
     try:
         counts = error_counts(planned, sorted(numbers))
-        return sum(n for _, errors in counts for error, n in errors.items() if error is not None)
+        return sum(found.total() - found[OK] for _, found in counts)
     except (GazecoreError, OSError):
         return None

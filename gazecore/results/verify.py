@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 
 from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
-from gazecore.results.directory import DIGEST, digest, shard_numbers
-from gazecore.results.plan import PlanPart, Shard, part_names, part_reader, plan_part
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, PLAN, SCORES, read_table, shard_name
+from gazecore.results.schema import DENSITIES, SCORES, read_densities
+from gazecore.shards.directory import DIGEST, digest, shard_name, shard_numbers
+from gazecore.shards.plan import PLAN, PlanPart, Shard, part_names, part_reader, plan_part
 from gazecore.storage import Location
+from gazecore.tables import read_table
 from gazecore.wording import counted
 
 _ROUNDING = 1e-3
@@ -102,7 +103,11 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     tables = []
     for folder, schema in ((run.scores, SCORES), (run.densities, DENSITIES)):
         try:
-            tables.append(read_table(folder / name, schema))
+            tables.append(
+                read_densities(folder / name)
+                if schema is DENSITIES
+                else read_table(folder / name, schema)
+            )
             yield from _column_problems(folder / name, schema)
         except (OSError, InputError) as error:
             yield one_line(error)

@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 
 from gazecore.errors import InputError
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, SCORES, read_table, shard_name
+from gazecore.results.schema import DENSITIES, SCORES, read_densities
+from gazecore.shards.directory import shard_name
 from gazecore.storage import parquet_bytes
+from gazecore.tables import read_table
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -45,7 +47,7 @@ def mend_shard(run: Run, shard: int, scores: Rows, densities: Rows) -> None:
     """
     name = shard_name(shard)
     old_scores = read_table(run.scores / name, SCORES)
-    old_densities = read_table(run.densities / name, DENSITIES)
+    old_densities = read_densities(run.densities / name)
     ids = old_scores["image_id"].to_pylist()
     failed = set(old_scores.filter(pc.field("status") == "failed")["image_id"].to_pylist())
     new_scores = _rows_of(scores, failed, SCORES)

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,10 @@ import torch
 from gazecore.corpus.schema import Corpus
 from gazecore.corpus.splits import duplicate_groups, folds
 from gazecore.errors import CorpusError, InputError
-from gazecore.features.opening import FeatureSource
-from gazecore.features.source import Features, ImageFeatures, feature_key
+from gazecore.features.cache import FeatureCache, ImageFeatures, feature_key
 from gazecore.geometry import GRID_STRIDE, STRIDE, DisplaySize
 from gazecore.model import centerbias
 from gazecore.model.spec import BackboneSpec
-from gazecore.wording import counted
 
 _STATISTICS = 1000
 
@@ -56,96 +54,81 @@ class TrainingSet:
     """Features and the fixations on their images.
 
     Attributes:
-        sources: caches, or corpora with a backbone; an image is known by its position in all of
-            them, one after the other.
+        caches: an image is known by its position in all of them, one after the other.
         image_ids: of all images that have features.
         images: positions of those that have fixations.
         fixations: how many each image has.
-        flipped: what added to an image's position makes it its mirrored copy; 0: there are none.
         corpus: all images and fixations in one.
         digests: which corpora these are, see `Corpus.digest`.
     """
 
-    def __init__(self, sources: Sequence[Features], mirrored: Sequence[Features] = ()) -> None:
+    def __init__(self, caches: Sequence[FeatureCache]) -> None:
         """Join them.
 
-        Args:
-            sources: of the images as they are.
-            mirrored: of the same images mirrored left to right, one for each source, or none.
-
         Raises:
-            InputError: there is no source, they hold other features than the first one, two of
+            InputError: there is no cache, they hold other features than the first one, two of
                 them have an image of one name, or no image has fixations.
             CorpusError: an image was decoded to another size than its corpus says.
         """
-        if not sources:
+        if not caches:
             raise InputError("there is nothing to train on: name a feature cache")
-        self.sources = list(sources)
-        for source in [*sources, *mirrored]:
-            require(source, self.backbone, self.display_size, sources[0].uri)
-        _check_mirrored(sources, mirrored)
-        corpora = [source.corpus() for source in sources]
+        self.caches = list(caches)
+        for cache in caches:
+            require(cache, self.backbone, self.display_size, caches[0].uri)
+        corpora = [cache.corpus() for cache in caches]
         self._points: list[np.ndarray] = []
         self._normalised: list[np.ndarray] = []
-        for source, corpus in zip(sources, corpora, strict=True):
+        for cache, corpus in zip(caches, corpora, strict=True):
             points = corpus.points()
             rows = {row["image_id"]: row for row in corpus.images.to_pylist()}
-            for image_id, size in zip(source.image_ids, source.sizes(), strict=False):
+            for image_id, size in zip(cache.image_ids, cache.sizes(), strict=True):
                 if size != (expected := (rows[image_id]["height"], rows[image_id]["width"])):
                     raise CorpusError(
                         f"{image_id} is an image of {size[1]}x{size[0]} px, its corpus says "
                         f"{expected[1]}x{expected[0]}: its fixations would be misplaced"
                     )
-            for image_id in source.image_ids:
+            for image_id in cache.image_ids:
                 row = rows[image_id]
                 self._points.append(points[image_id])
                 self._normalised.append(points[image_id] / (row["width"], row["height"]))
-        self.image_ids = [i for source in sources for i in source.image_ids]
+        self.image_ids = [i for cache in caches for i in cache.image_ids]
         if len(set(self.image_ids)) < len(self.image_ids):
             twice = next(i for i in self.image_ids if self.image_ids.count(i) > 1)
-            raise InputError(f"two of the sources have an image {twice!r}: train on one of them")
+            raise InputError(f"two of the caches have an image {twice!r}: train on one of them")
         self.fixations = [len(points) for points in self._points]
         self.images = [i for i, count in enumerate(self.fixations) if count]
         if not self.images:
-            raise InputError(f"no image of {sources[0].uri} has fixations")
+            raise InputError(f"no image of {caches[0].uri} has fixations")
         self.digests = [corpus.digest for corpus in corpora]
         self.corpus = Corpus(
             pa.concat_tables([corpus.images for corpus in corpora]),
             pa.concat_tables([corpus.fixations for corpus in corpora]),
         )
-        self.flipped = len(self.image_ids) if mirrored else 0
-        self._parts = [*sources, *mirrored]
-        self._ends: list[int] = np.cumsum([len(part.image_ids) for part in self._parts]).tolist()
+        self._ends: list[int] = np.cumsum([len(cache) for cache in caches]).tolist()
 
     @property
     def backbone(self) -> BackboneSpec:
         """Which features these are."""
-        return self.sources[0].backbone
+        return self.caches[0].backbone
 
     @property
     def display_size(self) -> DisplaySize:
         """How large the images are shown."""
-        return self.sources[0].display_size
+        return self.caches[0].display_size
 
     @property
     def failed(self) -> dict[str, str]:
         """image_id to error message of the images that have no features."""
-        return {i: why for source in self.sources for i, why in source.failed.items()}
+        return {i: why for cache in self.caches for i, why in cache.failed.items()}
 
     def features(self, image: int) -> ImageFeatures:
         """Features of one image."""
         number = bisect.bisect_right(self._ends, image)
-        return self._parts[number][image - (self._ends[number - 1] if number else 0)]
+        return self.caches[number][image - (self._ends[number - 1] if number else 0)]
 
     def example(self, image: int) -> Example:
         """One image's features with its fixations."""
-        found, count = self.features(image), len(self.image_ids)
-        points = self._points[image % count]
-        if image >= count:
-            # Pixel 0 becomes the last one; what lies on the left edge must stay inside.
-            x = np.minimum(found.width - points[:, 0], np.nextafter(found.width, 0))
-            points = np.column_stack([x, points[:, 1]])
-        return make_example(found, points)
+        return make_example(self.features(image), self._points[image])
 
     def folds(self, count: int, seed: int) -> np.ndarray:
         """The fold of each image, int (n,); images that look the same share one."""
@@ -153,7 +136,7 @@ class TrainingSet:
 
     @functools.cached_property
     def _groups(self) -> np.ndarray:
-        return duplicate_groups(np.concatenate([source.thumbnails() for source in self.sources]))
+        return duplicate_groups(np.concatenate([cache.thumbnails() for cache in self.caches]))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -188,48 +171,17 @@ class TrainingSet:
                 yield ahead.result()
 
 
-@dataclass(frozen=True)
-class TrainingSources:
-    """What a training set is opened from, in a few bytes that can be sent to other processes.
-
-    Attributes:
-        sources, mirrored: as `TrainingSet` takes them, not opened.
-    """
-
-    sources: tuple[FeatureSource, ...]
-    mirrored: tuple[FeatureSource, ...] = ()
-
-    def open(self) -> TrainingSet:
-        """Open them all. Raises what `TrainingSet` and `FeatureSource.open` raise."""
-        return TrainingSet([s.open() for s in self.sources], [s.open() for s in self.mirrored])
-
-    def known(self, data: TrainingSet) -> "TrainingSources":
-        """These sources with what opening them found out, so that others need not."""
-        pairs = zip(self.sources, data.sources, strict=True)
-        return replace(self, sources=tuple(source.known(opened) for source, opened in pairs))
+def open_caches(uris: Sequence[str]) -> TrainingSet:
+    """Open caches and join them. Raises what `FeatureCache` and `TrainingSet` raise."""
+    return TrainingSet([FeatureCache(uri) for uri in uris])
 
 
-def _check_mirrored(sources: Sequence[Features], mirrored: Sequence[Features]) -> None:
-    """Raise InputError where the mirrored features are not those of the same images."""
-    if any(source.mirrored for source in sources):
-        raise InputError("these features are of mirrored images: name them by --mirrored")
-    if not mirrored:
-        return
-    for source, other in zip(sources, mirrored, strict=False):
-        if not other.mirrored or other.image_ids != source.image_ids:
-            raise InputError(f"{other.uri} is not {source.uri} mirrored")
-    if len(sources) != len(mirrored):
-        raise InputError(
-            f"{counted(len(sources), 'caches')} and {len(mirrored)} mirrored: name one for each"
-        )
-
-
-def require(source: Features, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:
-    """Raise CorpusError where `name`, made for these features, does not fit this source's."""
-    if feature_key(spec, display_size) != feature_key(source.backbone, source.display_size):
+def require(cache: FeatureCache, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:
+    """Raise CorpusError where `name`, made for these features, does not fit this cache's."""
+    if feature_key(spec, display_size) != feature_key(cache.backbone, cache.display_size):
         raise CorpusError(
             f"{name} is made for features of {spec.name} at display size {display_size}, "
-            f"{source.uri} has others, of {source.backbone.name} at {source.display_size}"
+            f"{cache.uri} has others, of {cache.backbone.name} at {cache.display_size}"
         )
 
 

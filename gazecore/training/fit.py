@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from gazecore.errors import InputError
-from gazecore.evaluation.selection import seen_in_training
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
+from gazecore.model.record import seen_in_training
 from gazecore.training.examples import TrainingSet, channel_statistics
-from gazecore.training.loop import (
+from gazecore.training.members import (
     Member,
     Report,
     TrainMembers,
@@ -23,8 +23,8 @@ from gazecore.training.loop import (
     single,
     train_here,
 )
+from gazecore.training.optimise import side_by_side
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
-from gazecore.training.trainer import side_by_side
 from gazecore.wording import counted
 
 
@@ -103,13 +103,10 @@ def require_enough(data: TrainingSet, split: SplitConfig) -> None:
 
 def seen_before(data: TrainingSet, judged: Sequence[str], start: Mapping[str, Any]) -> list[str]:
     """The judged images that trained what members start from; `start` is what its bundle says."""
-    wanted = set(judged)
     return [
         image_id
-        for source in data.sources
-        for image_id in seen_in_training(
-            source.corpus(), sorted(wanted.intersection(source.image_ids)), start
-        )
+        for cache, digest in zip(data.caches, data.digests, strict=True)
+        for image_id in seen_in_training(digest, set(judged).intersection(cache.image_ids), start)
     ]
 
 

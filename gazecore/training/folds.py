@@ -12,9 +12,16 @@ from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.training.examples import TrainingSet
 from gazecore.training.fit import describe, settled, starts
-from gazecore.training.loop import Member, Report, TrainMembers, judge_images, mixture, train_here
+from gazecore.training.members import (
+    Member,
+    Report,
+    TrainMembers,
+    judge_images,
+    mixture,
+    train_here,
+)
+from gazecore.training.optimise import side_by_side
 from gazecore.training.recipes import Recipe
-from gazecore.training.trainer import side_by_side
 from gazecore.wording import counted
 
 OUT_OF_FOLD = pa.schema(

@@ -6,7 +6,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from gazecore.storage import Location, parquet_bytes
-from gazecore.training.trainer import Epoch
+from gazecore.training.optimise import Epoch
 
 PROGRESS = pa.schema(
     [

@@ -8,10 +8,11 @@ from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
-from gazecore.results.plan import shards, update_plan
 from gazecore.results.run import ModelNote, Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard
-from gazecore.scoring.scorer import summarise
+from gazecore.scoring import summarise
+from gazecore.shards.plan import shards
+from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet, make_example
 from gazecore.training.folds import FittedFold
@@ -40,7 +41,7 @@ def write_out_of_fold(
     """
     uris = {row["image_id"]: row["uri"] for row in data.corpus.images.to_pylist()}
     settings = RunSettings(
-        input=data.sources[0].uri,
+        input=data.caches[0].uri,
         model=f"out of fold: {model}",
         display_size=data.display_size,
         shard_size=_SHARD_SIZE,

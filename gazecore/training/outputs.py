@@ -3,8 +3,7 @@
 import dataclasses
 import posixpath
 from collections.abc import Callable
-
-import pyarrow as pa
+from typing import Any
 
 from gazecore.errors import ImageError, InputError, one_line
 from gazecore.images.decode import to_network
@@ -15,8 +14,8 @@ from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.record import trained_on
 from gazecore.ownership import refuse_foreign
 from gazecore.results.run import ModelNote
-from gazecore.scoring.evaluate import evaluate
-from gazecore.storage import Location, parquet_bytes
+from gazecore.storage import Location
+from gazecore.tables import publish_table
 from gazecore.training.examples import TrainingSet
 from gazecore.training.folds import FittedFold, averages, judge_folds
 from gazecore.training.out_of_fold import write_out_of_fold
@@ -54,7 +53,7 @@ class Outputs:
     ) -> ModelBundle:
         """Judge all folds and write the bundle, which is returned as it was written."""
         table = judge_folds(data, folds)
-        _publish(self.table, table)
+        publish_table(self.table, table)
         bundle = dataclasses.replace(bundle, metrics=averages(table))
         # A bundle has its fingerprint from the file's bytes.
         fingerprint = parse_bundle(bundle.to_bytes(), self.bundle.uri).fingerprint
@@ -63,15 +62,20 @@ class Outputs:
         return self._write(bundle)
 
     def write_held_out(
-        self, bundle: ModelBundle, data: TrainingSet, on_image: Callable[[], None]
+        self, bundle: ModelBundle, judge: Callable[[DeepGaze, list[str]], dict[str, Any]]
     ) -> ModelBundle:
         """Judge the held-out images and write the bundle, which is returned as it was written.
 
-        They are judged from the file's own bytes, through the pixels, as every user will run it.
+        Args:
+            bundle: as it was trained.
+            judge: what a model reaches on images through their pixels, as every user will run it;
+                the model is loaded from the file's own bytes.
         """
         model = DeepGaze.load(parse_bundle(bundle.to_bytes(), self.bundle.uri))
-        reached = evaluate(model, data.corpus, bundle.training["held_out_images"], on_image)
-        metrics = {**bundle.metrics, "held_out": dataclasses.asdict(reached)}
+        metrics = {
+            **bundle.metrics,
+            "held_out": judge(model, bundle.training["held_out_images"]),
+        }
         return self._write(dataclasses.replace(bundle, metrics=metrics))
 
     def rows(self, cross_validated: bool) -> list[tuple[str, str]]:
@@ -99,7 +103,3 @@ def require_readable(data: TrainingSet, split: SplitConfig) -> None:
             f"the held-out image {image_id} cannot be read: {one_line(error)}; a bundle is judged "
             "by held-out images' pixels, unlike --folds, which reads the cache alone"
         ) from error
-
-
-def _publish(location: Location, table: pa.Table) -> None:
-    location.publish(parquet_bytes(table))

@@ -27,7 +27,7 @@ METRIC_TITLES = {
 
 
 @dataclass(frozen=True)
-class Example:
+class Illustration:
     """An image on the page.
 
     Attributes:
@@ -44,8 +44,8 @@ class Example:
 def render_report(
     summary: Mapping[str, Any],
     gains: Mapping[str, np.ndarray],
-    best: Sequence[Example],
-    worst: Sequence[Example],
+    best: Sequence[Illustration],
+    worst: Sequence[Illustration],
 ) -> str:
     """The page as HTML; all text from outside is escaped.
 

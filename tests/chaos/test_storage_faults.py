@@ -18,28 +18,29 @@ import pytest
 import stamina
 
 import cluster.actors
-import cluster.blame
-import cluster.session
+import cluster.connection
 import gazecore.images.fetch
+import gazecore.shards.blame
 import jobs.score
 from cluster.actors import ShardActor
-from cluster.session import connected
-from cluster.work import ScoringJob
+from cluster.connection import connected
 from gazecore.errors import RunFailed, StorageUnavailable
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.plan import shards, update_plan
-from gazecore.results.read import Results
+from gazecore.results.reader import Results
 from gazecore.results.run import Run, RunSettings, begin_run, open_run
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
-from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.shards.plan import shards
+from gazecore.shards.planning import update_plan
+from gazecore.shards.stage import ReadingConfig, StageConfig
 from gazecore.storage import Location
 from tests.chaos.proxy import FaultyProxy
 from tests.chaos.torture import s3_server
 from tests.conftest import make_photo
 from tests.jobs.conftest import run_here, words
+from tests.scoring import Scorer
 
 PHOTOS = 9
 PAGE = 4
@@ -144,7 +145,7 @@ def plan(source: str, out: str, shard_size: int = 3) -> Run:
 
 def work_off(run: Run, model: DeepGaze, only: int | None = None) -> None:
     """What an actor does with the shards that are not done, or one of them, in this process."""
-    scorer = Scorer(model, ScorerConfig(fetchers=2))
+    scorer = Scorer(model, ReadingConfig(fetchers=2))
     done = run.shards_done()
     try:
         for shard in shards(run, lambda n: n not in done and only in (None, n)):
@@ -158,7 +159,7 @@ def results(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def errors(run: Run) -> dict[str, str | None]:
-    return {row["image_id"]: row["error"] for row in Results(run).scores().to_pylist()}
+    return {row["image_id"]: row["error"] for row in Results(run).scores.to_pylist()}
 
 
 def at_first(
@@ -236,7 +237,7 @@ def test_the_first_unanswered_image_ends_its_shards_try(
 
     still.proxy.force = force
     images = next(shards(run)).images
-    scorer = Scorer(tiny, ScorerConfig(fetchers=1))
+    scorer = Scorer(tiny, ReadingConfig(fetchers=1))
     with pytest.raises(StorageUnavailable, match=r"/0\.jpg"):
         scorer.score(images)
     scorer.close()
@@ -340,7 +341,7 @@ def test_an_object_that_is_overwritten_between_plan_and_read_is_scored_as_it_is(
     work_off(run, tiny, only=1)
     work_off(storage.plan("planned after"), tiny, only=1)
     assert results(storage.files("run")) == results(storage.files("planned after"))
-    rows = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
+    rows = {row["image_id"]: row for row in Results(run).scores.to_pylist()}
     assert (rows["4.jpg"]["width"], rows["4.jpg"]["height"]) == size
 
 
@@ -422,9 +423,9 @@ def test_a_disk_that_is_full_when_a_run_is_planned(
 class HastyActor(ShardActor):
     """An actor that waits half a second for the storage, not a minute."""
 
-    def __init__(self, job: ScoringJob) -> None:
+    def __init__(self, config: StageConfig, threads: int, gpu: bool) -> None:
         gazecore.images.fetch.RETRY_SECONDS = 0.5  # type: ignore[assignment]
-        super().__init__(job)
+        super().__init__(config, threads, gpu)
 
 
 @pytest.fixture
@@ -433,7 +434,9 @@ def command(
 ) -> Callable[..., tuple[int, str, str]]:
     """`gazecore score ...` in this process and on the Ray of this module: code, stdout, stderr."""
     monkeypatch.setattr(cluster.actors, "ShardActor", HastyActor)
-    monkeypatch.setattr(cluster.session, "connected", lambda address: contextlib.nullcontext(False))
+    monkeypatch.setattr(
+        cluster.connection, "connected", lambda address: contextlib.nullcontext(False)
+    )
 
     def run(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -509,9 +512,9 @@ def test_shards_that_can_be_done_are_done_behind_any_number_with_dead_links(
     monkeypatch: pytest.MonkeyPatch,
     flag: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(cluster.blame, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(gazecore.shards.blame, "REST_SECONDS", 0.2)
     still.proxy.force = lambda method, path: "slow_down" if "/4.jpg" in path else None
-    dead, good = cluster.blame.MAX_IN_A_ROW + 4, 8
+    dead, good = gazecore.shards.blame.MAX_IN_A_ROW + 4, 8
     code, out, _ = command(
         dead_links(still, tmp_path, dead, good), "--out", str(tmp_path / "run"), "--allow", "s3",
         "--model", tiny_file, "--shard-size", "2", "--gpus-per-actor", "0", *flag,
@@ -533,10 +536,10 @@ def test_shards_that_can_be_done_are_done_behind_a_dead_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Which answers for nothing: then the plan's other end is tried before the run is given up."""
-    monkeypatch.setattr(cluster.blame, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(gazecore.shards.blame, "REST_SECONDS", 0.2)
     still.proxy.force = lambda method, path: "slow_down" if re.search(r"/[04]\.jpg", path) else None
     code, out, _ = command(
-        dead_links(still, tmp_path, cluster.blame.MAX_IN_A_ROW + 4, 8), "--out",
+        dead_links(still, tmp_path, gazecore.shards.blame.MAX_IN_A_ROW + 4, 8), "--out",
         str(tmp_path / "run"), "--allow", "s3", "--model", tiny_file, "--shard-size", "2",
         "--gpus-per-actor", "0",
     )  # fmt: skip

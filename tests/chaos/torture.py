@@ -29,7 +29,7 @@ import ray
 from moto.server import ThreadedMotoServer
 from ray.cluster_utils import Cluster
 
-from cluster.chaos import KINDS, Chaos, Kind
+from tests.chaos.monkey import KINDS, Chaos, Kind
 from tests.chaos.proxy import FaultyProxy, Rates
 from tests.conftest import make_photo, tiny_bundle
 from tests.processes import kill_tree

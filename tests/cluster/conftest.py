@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.session import connected
+from cluster.connection import connected
 
 
 @pytest.fixture(scope="package")

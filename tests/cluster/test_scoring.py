@@ -17,33 +17,35 @@ from PIL import Image
 from torchvision.models import vgg19
 
 import cluster.actors
-import cluster.blame
-import cluster.shards
+import cluster.driver
+import gazecore.shards.blame
 from cluster.actors import ShardActor
+from cluster.connection import nodes_in_use, plan_layout
 from cluster.layout import ActorLayout, ClusterConfig, Node
 from cluster.progress import summary_rows
-from cluster.session import nodes_in_use, plan_layout
-from cluster.shards import work_off
-from cluster.tally import Tally
-from cluster.work import ScoringJob
 from gazecore.errors import InputError, RunFailed
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model import vgg
-from gazecore.model.backbone import TINY_SPEC, TinyBackbone, weights_to_send
+from gazecore.model.backbone import weights_to_send
 from gazecore.model.bundle import ModelBundle, parse_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import BackboneSpec
-from gazecore.results.plan import shards, update_plan
-from gazecore.results.read import Results
+from gazecore.model.tiny import TINY_SPEC, TinyBackbone
+from gazecore.results.reader import Results
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
-from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.scoring import ScoringConfig
+from gazecore.shards.plan import shards
+from gazecore.shards.planning import update_plan
+from gazecore.shards.stage import StageConfig
+from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.processes import scoring_actors
+from tests.scoring import Scorer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -57,12 +59,12 @@ def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
     return run
 
 
-def config(run: Run, bundle: bytes) -> ScoringJob:
-    return ScoringJob(run.location.uri, run.settings, bundle, None, 1, False, ScorerConfig())
+def config(run: Run, bundle: bytes) -> ScoringConfig:
+    return ScoringConfig(run.location.uri, run.settings, bundle)
 
 
 def score(run: Run, bundle: bytes, layout: ActorLayout = LAYOUT) -> Tally:
-    return work_off(run, config(run, bundle), layout, lambda tally: None)
+    return cluster.driver.run(run, config(run, bundle), layout=layout)
 
 
 def files(run: Run) -> dict[str, bytes]:
@@ -76,10 +78,11 @@ def test_every_image_gets_a_row_and_densities_are_normalised(
     run = make_run(tmp_path / "run", photos)
     (photos / "a" / "photo-1.jpg").write_bytes(b"no picture")
     reports: list[int] = []
-    tally = work_off(run, config(run, tiny_bytes), LAYOUT, lambda t: reports.append(t.ok))
+    report = lambda t: reports.append(t.ok)  # noqa: E731
+    tally = cluster.driver.run(run, config(run, tiny_bytes), report, layout=LAYOUT)
     assert (tally.ok, tally.errors, tally.shards) == (9, {"decode_error": 1}, 4)
     assert list(problems(run)) == []
-    scores = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
+    scores = {row["image_id"]: row for row in Results(run).scores.to_pylist()}
     assert len(scores) == 10
     assert scores["a/photo-1.jpg"]["status"] == "failed"
     assert scores["a/photo-1.jpg"]["information_bits"] is None
@@ -163,7 +166,7 @@ def test_actors_that_find_no_room_do_not_hold_shards_back(
 class StillbornActor(ShardActor):
     """An actor that is killed while it starts, as by a machine out of memory."""
 
-    def __init__(self, job: ScoringJob) -> None:
+    def __init__(self, config: StageConfig, threads: int, gpu: bool) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -180,8 +183,8 @@ def test_actors_that_die_at_the_start_are_not_blamed_on_images(
 class FragileActor(ShardActor):
     """An actor that really dies whenever the network meets a plain magenta picture."""
 
-    def __init__(self, job: ScoringJob) -> None:
-        super().__init__(job)
+    def __init__(self, config: StageConfig, threads: int, gpu: bool) -> None:
+        super().__init__(config, threads, gpu)
         compute = TinyBackbone.features
 
         def features(self: TinyBackbone, images: np.ndarray) -> torch.Tensor:
@@ -206,7 +209,7 @@ def test_an_image_that_kills_its_actor_becomes_a_failed_row(
     run = make_run(tmp_path / "run", photos, shard_size=6)
     tally = score(run, tiny_bytes)
     assert (tally.ok, tally.errors) == (10, {"crashed": 1})
-    rows = {row["image_id"]: row for row in Results(run).scores().to_pylist()}
+    rows = {row["image_id"]: row for row in Results(run).scores.to_pylist()}
     assert rows["a/killer.png"]["error"] == "crashed"
     assert all(row["status"] == "ok" for name, row in rows.items() if name != "a/killer.png")
     assert list(problems(run)) == []
@@ -220,13 +223,13 @@ def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed
     tiny_bytes: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster.shards, "MAX_DEATHS", 1)  # each death takes seconds
-    monkeypatch.setattr(cluster.blame, "SINGLE_TRIES", 1)
+    monkeypatch.setattr(gazecore.shards.blame, "MAX_DEATHS", 1)  # each death takes seconds
+    monkeypatch.setattr(gazecore.shards.blame, "SINGLE_TRIES", 1)
     Image.new("RGB", (64, 64), (255, 0, 255)).save(photos / "a" / "killer.png")
     runs = [make_run(tmp_path / name, photos, shard_size=6) for name in ("run", "fresh")]
     mended = photos / "a" / "photo-1.jpg"
     picture = mended.read_bytes()
-    scorer = Scorer(tiny, ScorerConfig())
+    scorer = Scorer(tiny)
     for run, content in zip(runs, (b"no picture", picture), strict=True):
         mended.write_bytes(content)
         for shard in shards(run):
@@ -236,8 +239,8 @@ def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed
     run, fresh = runs
     failed = failed_images(run)
     assert failed == {0: 2}
-    job, again = config(run, tiny_bytes), failed_parts(run, failed)
-    tally = work_off(run, job, ActorLayout(1, 0, 1), lambda tally: None, again)
+    stage, again = config(run, tiny_bytes), failed_parts(run, failed)
+    tally = cluster.driver.run(run, stage, again=again, layout=ActorLayout(1, 0, 1))
     assert (tally.ok, tally.errors, tally.retried) == (1, {"crashed": 1}, (1, 1))
     assert ("retried", "2 that had failed: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
     assert files(run) == files(fresh)
@@ -275,7 +278,7 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
 def test_a_run_ends_where_one_shard_after_the_other_fails(
     photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.blame, "MAX_IN_A_ROW", 3)
+    monkeypatch.setattr(gazecore.shards.blame, "MAX_IN_A_ROW", 3)
     run = make_run(tmp_path / "run", photos, shard_size=1)
     # A file where the folder of all shards should be.
     Path(run.densities.path).write_bytes(b"in the way")
@@ -301,9 +304,9 @@ def test_weights_are_read_once_by_the_driver(photos: Path, tmp_path: Path) -> No
     run = begin_run(Location(str(tmp_path / "run")), settings)
     update_plan(run, few)
     sent = weights_to_send(spec, weights.uri)
-    job = ScoringJob(run.location.uri, settings, bundle, sent, 1, False, ScorerConfig())
+    stage = ScoringConfig(run.location.uri, settings, bundle, weights=sent)
     weights.remove()
-    assert work_off(run, job, ActorLayout(1, 0, 1), lambda tally: None).ok == 1
+    assert cluster.driver.run(run, stage, layout=ActorLayout(1, 0, 1)).ok == 1
     assert weights_to_send(spec, None) is None  # every node has the package
 
 
@@ -319,7 +322,7 @@ def test_layout_follows_the_cluster_and_refuses_nonsense() -> None:
         assert plan_layout(ClusterConfig(None, 1), can_grow=True) == ActorLayout(None, 1, 1)
         with pytest.raises(InputError, match="has none"):
             plan_layout(ClusterConfig("3", 0.5))
-    for actors in ("0", "0:0", "16:2", "-1:4", "two", "2:", ":", "1:2:3", ""):
+    for actors in ("0:0", "16:2", "-1:4", "two", "2:", ":", "1:2:3", ""):
         with pytest.raises(InputError, match="--actors"):
             ClusterConfig(actors)
     for gpus in (-1, 1.5):

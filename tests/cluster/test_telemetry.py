@@ -13,15 +13,15 @@ import pytest
 import ray
 
 import cluster.actors
+from cluster import driver
 from cluster.actors import ShardActor
 from cluster.layout import ActorLayout
-from cluster.metrics import FIGURES, Figures, exported
 from cluster.progress import ProgressReport, summary_rows
-from cluster.shards import work_off
-from cluster.tally import Tally
-from cluster.work import ScoringJob
-from gazecore.scoring.scorer import ScorerConfig
-from gazecore.scoring.stages import STAGES
+from cluster.telemetry import FIGURES, Telemetry, exported
+from gazecore.scoring import ScoringConfig
+from gazecore.shards.clock import PHASES
+from gazecore.shards.stage import StageConfig
+from gazecore.shards.tally import Tally
 from jobs.command import err
 from tests.cluster.test_scoring import make_run
 
@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class TalkativeActor(ShardActor):
     """An actor in whose process a library logs a warning of its own."""
 
-    def __init__(self, job: ScoringJob) -> None:
-        super().__init__(job)
+    def __init__(self, config: StageConfig, threads: int, gpu: bool) -> None:
+        super().__init__(config, threads, gpu)
         logging.getLogger("a.library").warning("a library speaks")
 
 
@@ -81,7 +81,7 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
     run = make_run(tmp_path / "run", photos)
     (photos / "a" / "photo-1.jpg").write_bytes(b"no picture")
     where = run.location.uri
-    job = ScoringJob(where, run.settings, tiny_bytes, None, 1, False, ScorerConfig())
+    stage = ScoringConfig(where, run.settings, tiny_bytes)
     scraped = {}
 
     def report(tally: Tally) -> None:
@@ -90,8 +90,8 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
             port = next(node["MetricsExportPort"] for node in ray.nodes() if node["Alive"])
             scraped["text"] = scrape(port, where, 4)
 
-    with ProgressReport("scoring", 10, err, 0, Figures(where)) as progress:
-        tally = work_off(run, job, ActorLayout(1, 0, 1), report)
+    with ProgressReport("scoring", 10, err, 0, Telemetry(where)) as progress:
+        tally = driver.run(run, stage, report, layout=ActorLayout(1, 0, 1))
         report(tally)
     text = scraped["text"]
     assert value(text, "gazecore_images", run=where, status="ok") == 9
@@ -100,7 +100,7 @@ def test_prometheus_and_the_logs_tell_what_a_run_did(
     assert value(text, "gazecore_shards", run=where) == 4
     read = sum(path.stat().st_size for path in photos.rglob("*.jpg"))
     assert value(text, "gazecore_read_bytes", run=where) == read == tally.times.bytes_read
-    for stage in STAGES:
+    for stage in PHASES:
         seconds = value(text, "gazecore_stage_seconds", run=where, stage=stage)
         assert seconds == pytest.approx(tally.times.seconds[stage]), stage
         assert seconds <= value(text, "gazecore_stage_room_seconds", run=where, stage=stage)

@@ -14,19 +14,18 @@ import ray
 import torch
 
 from cluster.layout import WorkersConfig
-from cluster.trainer import RayTraining, train_members
+from cluster.training_driver import RayTraining, train_members
 from cluster.training_worker import _sum_over_ranks
 from gazecore.errors import InputError, RunMismatch
 from gazecore.features.cache import FeatureCache
-from gazecore.features.opening import FeatureSource
 from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet, TrainingSources, channel_statistics
-from gazecore.training.loop import Member, Report, new_readout, train_here
+from gazecore.training.examples import TrainingSet, channel_statistics, open_caches
+from gazecore.training.members import Member, Report, new_readout, train_here
+from gazecore.training.optimise import Epoch, Peers, side_by_side
 from gazecore.training.recipes import TrainingConfig
-from gazecore.training.trainer import Epoch, Peers, side_by_side
 from tests.features import make_cache
 from tests.gazecore.test_training import make_corpus, uniform
 from tests.processes import training_workers
@@ -46,13 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sources(folder: Path) -> TrainingSources:
-    return TrainingSources((FeatureSource(str(folder / "cache")),))
+def caches(folder: Path) -> list[str]:
+    return [str(folder / "cache")]
 
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> TrainingSet:
-    return sources(folder).open()
+    return open_caches(caches(folder))
 
 
 def members(data: TrainingSet, count: int, config: TrainingConfig = CONFIG) -> list[Member]:
@@ -73,7 +72,7 @@ def train(
     report: Report = lambda number, news: None,
 ) -> list[Readout]:
     return train_members(
-        data, jobs, report, sources=sources(folder),
+        data, jobs, report, caches=caches(folder),
         storage=Location(str(folder / name)), config=workers,
     )  # fmt: skip
 
@@ -232,9 +231,9 @@ def test_a_finished_training_is_taken_as_it_is_and_another_is_refused(
     storage = Location(str(folder / name))
     for workers in (0, 1):
         cluster = RayTraining(WorkersConfig(workers=workers))
-        cluster.members(sources(folder), storage, {"members": 2})
+        cluster.members(caches(folder), storage, {"members": 2})
         with pytest.raises(RunMismatch, match="other settings"):
-            cluster.members(sources(folder), storage, {"members": 1})
+            cluster.members(caches(folder), storage, {"members": 1})
 
 
 def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:

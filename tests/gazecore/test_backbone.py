@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from benchmarks.photos import sample_photos
 from gazecore.errors import BundleError, InputError
 from gazecore.model import vgg
-from gazecore.model.backbone import DEEPGAZE_TAPS, TinyBackbone, load_backbone, make_spec
+from gazecore.model.backbone import DEEPGAZE_TAPS, load_backbone, make_spec
 from gazecore.model.bundle import load_bundle
 from gazecore.model.ncnn_vgg import NcnnVGG, ncnn_graph
+from gazecore.model.tiny import TinyBackbone
 from gazecore.model.torch_vgg import TorchVGG
 from tests.reference import TAP_INDICES, official_vgg
 

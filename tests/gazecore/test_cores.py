@@ -105,9 +105,9 @@ import numpy, pyarrow, torch
 from threadpoolctl import threadpool_info
 from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.scoring.pipeline import ReadingConfig
-from gazecore.scoring.scorer import Scorer, ScorerConfig
-from gazecore.training.trainer import side_by_side
+from gazecore.shards.pipeline import ReadingConfig
+from tests.scoring import Scorer
+from gazecore.training.optimise import side_by_side
 numpy.ones((64, 64)) @ numpy.ones((64, 64))
 found = {
     "cores": gazecore.cores.cores(), "torch": torch.get_num_threads(), "arrow": pyarrow.cpu_count(),
@@ -116,9 +116,9 @@ found = {
 with side_by_side() as pool:
     found["training"] = pool._max_workers
 torch.set_num_threads(8)
-scorer = Scorer(DeepGaze.load(load_bundle(sys.argv[2]), device="cpu", threads=8), ScorerConfig())
+scorer = Scorer(DeepGaze.load(load_bundle(sys.argv[2]), device="cpu", threads=8))
 found["model"] = torch.get_num_threads()
-found["finishers"] = scorer._pipeline._finishers._max_workers
+found["finishers"] = scorer.pipeline._finishers._max_workers
 print(json.dumps(found))
 """
 

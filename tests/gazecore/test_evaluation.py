@@ -15,12 +15,8 @@ from gazecore.density.codec import encode
 from gazecore.density.resample import to_size
 from gazecore.errors import CorpusError, InputError
 from gazecore.evaluation.densities import Densities
-from gazecore.evaluation.evaluation import evaluate_densities, write_evaluation
-from gazecore.evaluation.selection import (
-    held_out_images,
-    seen_in_training,
-    select_images,
-)
+from gazecore.evaluation.outputs import evaluate_densities, write_evaluation
+from gazecore.evaluation.selection import select_images
 from gazecore.evaluation.settings import PREDICTORS, EvaluationConfig
 from gazecore.images.formats import Limits
 from gazecore.metrics.auc import auc
@@ -28,10 +24,11 @@ from gazecore.metrics.baseline import LeaveOneOutCenterbias
 from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
 from gazecore.metrics.names import METRICS, PER_FIXATION
 from gazecore.metrics.recording import recordings
+from gazecore.model.record import held_out_images, seen_in_training
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard
 from gazecore.storage import Location
-from gazecore.view.report import Example, render_report
+from gazecore.view.report import Illustration, render_report
 from tests.conftest import make_photo
 
 SIZES = ((48, 64), (64, 48), (40, 40))
@@ -258,7 +255,7 @@ def test_a_page_without_examples() -> None:
         "fixations": 2, "metrics": {}, "explained_information_gain": None,
         "settings": {"sigma": 35.0}, "gazecore_version": "1", "gold_standard_images": 0,
     }  # fmt: skip
-    page = render_report(summary, {}, [], [Example("a.png", "nothing", None)])
+    page = render_report(summary, {}, [], [Illustration("a.png", "nothing", None)])
     assert "the image cannot be read" in page
     assert "there is no gold standard" in page
     assert "Best predicted" not in page
@@ -296,17 +293,17 @@ def test_images_that_the_model_was_trained_on_are_known(tmp_path: Path) -> None:
     ids = corpus.image_ids
     own = {"corpora_sha256": [corpus.digest], "held_out_images": [ids[1], ids[5]]}
     other = {"corpora_sha256": ["another"], "held_out_images": [ids[0]]}
-    assert seen_in_training(corpus, ids[:3], own) == [ids[0], ids[2]]
-    assert seen_in_training(corpus, ids[:3], other) == []
-    assert seen_in_training(corpus, ids[:3], {}) == []
+    assert seen_in_training(corpus.digest, ids[:3], own) == [ids[0], ids[2]]
+    assert seen_in_training(corpus.digest, ids[:3], other) == []
+    assert seen_in_training(corpus.digest, ids[:3], {}) == []
     # The stages that a model went through count, too.
     for training in ({**other, "started_from": own}, {**own, "started_from": other}):
-        assert seen_in_training(corpus, ids[:3], training) == [ids[0], ids[2]]
-        assert held_out_images(corpus, training) == sorted([ids[1], ids[5]])
+        assert seen_in_training(corpus.digest, ids[:3], training) == [ids[0], ids[2]]
+        assert held_out_images(corpus.digest, training) == sorted([ids[1], ids[5]])
     again = {**own, "held_out_images": [ids[1]], "started_from": own}
-    assert held_out_images(corpus, again) == [ids[1]]
-    assert seen_in_training(corpus, [ids[5]], again) == [ids[5]]
-    assert held_out_images(corpus, other) is None
+    assert held_out_images(corpus.digest, again) == [ids[1]]
+    assert seen_in_training(corpus.digest, [ids[5]], again) == [ids[5]]
+    assert held_out_images(corpus.digest, other) is None
 
 
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:

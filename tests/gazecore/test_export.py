@@ -24,14 +24,13 @@ from gazecore.results.export import (
     write_maps,
     write_model,
 )
-from gazecore.results.plan import shards, update_plan
-from gazecore.results.read import Results
+from gazecore.results.reader import Results
 from gazecore.results.run import Run, RunSettings, begin_run
-from gazecore.results.write import commit_shard
-from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.gazecore import oracle
+from tests.scoring import score_run
 
 Densities = Iterator[tuple[str, np.ndarray]]
 
@@ -41,10 +40,7 @@ def score(source: Path | str, out: Path, model: DeepGaze, shard_size: int = 4) -
     settings = RunSettings(str(source), model.bundle.fingerprint, "1024", shard_size, 4, Limits())
     run = begin_run(Location(str(out)), settings)
     update_plan(run, list_images(str(source)))
-    scorer = Scorer(model, ScorerConfig())
-    for shard in shards(run):
-        commit_shard(run, shard.number, *scorer.score(shard.images))
-    scorer.close()
+    score_run(run, model)
     return run
 
 

@@ -12,19 +12,15 @@ from fsspec.spec import AbstractBufferedFile
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import CorpusError, InputError, RunMismatch
-from gazecore.features.cache import CacheSettings, FeatureCache, begin_cache
-from gazecore.features.extract import FeatureExtractor, commit_features
-from gazecore.features.live import LiveFeatures
-from gazecore.features.opening import FeaturesConfig, FeatureSource
+from gazecore.features.cache import CacheDirectory, CacheSettings, FeatureCache, begin_cache
+from gazecore.features.extract import FeaturesStage
 from gazecore.images.decode import to_network
-from gazecore.model.backbone import TINY_SPEC, TinyBackbone
-from gazecore.results.plan import shards
-from gazecore.scoring.pipeline import ReadingConfig
+from gazecore.model.tiny import TINY_SPEC, TinyBackbone
+from gazecore.shards.pipeline import Pipeline
+from gazecore.shards.plan import shards
+from gazecore.shards.stage import ReadingConfig
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet, channel_statistics, require
-from gazecore.training.loop import new_readout
-from gazecore.training.recipes import TrainingConfig
-from gazecore.training.trainer import Trainer, side_by_side
+from gazecore.training.examples import TrainingSet, require
 from tests.features import make_cache
 from tests.gazecore.test_training import IMAGE_COUNT, make_corpus
 
@@ -73,7 +69,7 @@ def test_one_read_of_object_storage_brings_one_image(
              "features": rng.normal(size=shape).astype("<f2").tobytes()}
             for row in rows
         ]  # fmt: skip
-        commit_features(directory, shard.number, outcomes, results)
+        FeaturesStage(TinyBackbone(), directory).commit(shard.number, outcomes, results)
     read: list[int] = []
 
     class Remote(AbstractBufferedFile):
@@ -95,8 +91,11 @@ def test_one_read_of_object_storage_brings_one_image(
 
 
 def test_batches_of_a_gpu_change_nothing(corpus: Corpus, cache: FeatureCache) -> None:
-    extractor = FeatureExtractor(TinyBackbone(images_at_once=4), ReadingConfig())
-    _, rows = extractor.extract(corpus.images.append_column("size", [[None] * IMAGE_COUNT]))
+    stage = FeaturesStage(
+        TinyBackbone(images_at_once=4), CacheDirectory(Location("memory://no"), 1)
+    )
+    images = corpus.images.append_column("size", [[None] * IMAGE_COUNT])
+    _, rows = Pipeline(stage, ReadingConfig()).process(images)
     assert [row["image_id"] for row in rows] == cache.image_ids
     for index, row in enumerate(rows):
         assert row["features"] == cache[index].features.tobytes()
@@ -133,9 +132,9 @@ def test_a_cache_continues_where_it_was_interrupted(
     settings = CacheSettings(TINY_SPEC, "1024", shard_size=4)
     directory, plan = begin_cache(Location(str(tmp_path)), corpus, settings)
     assert (plan.images, plan.shards) == (18, 5)
-    extractor = FeatureExtractor(TinyBackbone(), ReadingConfig())
+    stage = FeaturesStage(TinyBackbone(), directory)
     for shard in list(shards(directory))[1:3]:
-        commit_features(directory, shard.number, *extractor.extract(shard.images))
+        stage.commit(shard.number, *Pipeline(stage, ReadingConfig()).process(shard.images))
     with pytest.raises(CorpusError, match="not complete"):
         FeatureCache(str(tmp_path))
     before = files(tmp_path)
@@ -209,70 +208,10 @@ def test_two_caches_are_one_training_set(corpus: Corpus, tmp_path: Path) -> None
     np.testing.assert_array_equal(prior, expected)
 
 
-def test_mirrored_copies_are_read_by_chance(
-    corpus: Corpus, cache: FeatureCache, tmp_path: Path
-) -> None:
-    mirrored = make_cache(corpus, TinyBackbone(), str(tmp_path / "mirrored"), mirrored=True)
-    data = TrainingSet([cache], [mirrored])
-    assert data.flipped == IMAGE_COUNT
-    assert data.images == list(range(IMAGE_COUNT))
-    for image in (0, 5):
-        plain, flipped = data.example(image), data.example(image + IMAGE_COUNT)
-        # The tiny backbone sees 16-pixel blocks, which fill these images: mirroring is exact.
-        assert torch.equal(flipped.features, plain.features.flip(-1))
-        width = plain.grid[1]
-        row, column = plain.cells // width, plain.cells % width
-        moved = flipped.cells - (row * width + width - 1 - column)
-        assert int(moved.abs().max()) <= 1
-    config = TrainingConfig(batch_size=5)
-    readout = new_readout(*channel_statistics(data, data.images), config)
-    with side_by_side() as pool:
-        prior = torch.full((128, 128), -2 * float(np.log(128)))
-        trainer = Trainer(readout, data.images, prior, config, pool, flipped=data.flipped)
-        seen = [image for share in trainer.shares() for image in share.images]
-        trainer.epoch = 1
-        later = [image for share in trainer.shares() for image in share.images]
-    assert sorted(image % IMAGE_COUNT for image in seen) == data.images
-    assert 0 < sum(image >= IMAGE_COUNT for image in seen) < IMAGE_COUNT
-    assert set(seen) != set(later)
-    with pytest.raises(InputError, match="are of mirrored images"):
-        TrainingSet([mirrored])
-    with pytest.raises(InputError, match=r"is not .* mirrored"):
-        TrainingSet([cache], [cache])
-    with pytest.raises(InputError, match="name one for each"):
-        TrainingSet([cache], [mirrored, mirrored])
-
-
-def test_features_on_the_fly_are_those_of_the_cache(
-    corpus: Corpus, cache: FeatureCache, tmp_path: Path
-) -> None:
-    corpus.save(Location(str(tmp_path / "corpus")))
-    (source,) = FeaturesConfig(on_the_fly=True, backbone="tiny").sources([str(tmp_path / "corpus")])
-    live = source.open()
-    assert live.image_ids == cache.image_ids
-    assert live.sizes() == cache.sizes()
-    np.testing.assert_array_equal(live.thumbnails(), cache.thumbnails())
-    again = source.known(live).open()  # as a worker opens it, without a look at every image
-    assert again.image_ids == cache.image_ids
-    for index in (0, 11):
-        for one in (live, again):
-            np.testing.assert_array_equal(one[index].features, cache[index].features)
-    assert FeatureSource(cache.uri).known(cache) == FeatureSource(cache.uri)
-
-
-def test_images_that_cannot_be_read_on_the_fly_are_left_out(corpus: Corpus, tmp_path: Path) -> None:
-    images = corpus.images.to_pylist()
-    images[2]["uri"] = str(tmp_path / "gone.png")
-    broken = dataclasses.replace(corpus, images=corpus.images.from_pylist(images))
-    broken.save(Location(str(tmp_path)))
-    live = LiveFeatures(str(tmp_path), TinyBackbone(), "1024")
-    assert set(live.failed) == {"02.png"}
-    assert TrainingSet([live]).features(2).image_id == "03.png"
-
-
 def test_a_damaged_header_is_one_line(cache: FeatureCache, tmp_path: Path) -> None:
     header = json.loads((Path(cache.uri) / "cache.json").read_text())
-    for damage in ("{", "[]", json.dumps({**header, "backbone": {}})):
+    mirrored = {**header, "mirrored": True}  # as gazecore 0.1 could make them
+    for damage in ("{", "[]", json.dumps({**header, "backbone": {}}), json.dumps(mirrored)):
         (tmp_path / "cache.json").write_text(damage)
         with pytest.raises(CorpusError, match="not a feature cache"):
             FeatureCache(str(tmp_path))

@@ -17,15 +17,15 @@ from safetensors.torch import load, save
 from benchmarks.photos import sample_photos
 from gazecore.corpus.osie import read_osie
 from gazecore.errors import BundleError
-from gazecore.evaluation.selection import held_out_images
+from gazecore.evaluation.held_out import score_held_out
 from gazecore.geometry import network_size
 from gazecore.images.decode import to_network
 from gazecore.model import centerbias
-from gazecore.model.backbone import TINY_SPEC, TinyBackbone
 from gazecore.model.bundle import load_bundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.record import held_out_images
+from gazecore.model.tiny import TINY_SPEC, TinyBackbone
 from gazecore.model.vgg import load_weights
-from gazecore.scoring.evaluate import evaluate
 from tests.reference import official_vgg, reference_log_density
 
 
@@ -190,10 +190,10 @@ def test_osie_images_of_several_sizes_agree_with_the_reference(
 @pytest.mark.corpora
 def test_the_default_bundle_predicts_held_out_fixations(default: DeepGaze, shared: Path) -> None:
     corpus = read_osie(str(shared / "osie"))
-    held_out = held_out_images(corpus, default.bundle.training)
+    held_out = held_out_images(corpus.digest, default.bundle.training)
     assert held_out is not None
     assert len(held_out) == 100
-    reached = evaluate(default, corpus, held_out)
+    reached = score_held_out(default, held_out, corpus)
     print(f"\n{reached}")
     assert reached.information_gain >= 1.6
     assert reached.auc >= 0.90

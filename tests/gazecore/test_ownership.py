@@ -12,7 +12,7 @@ from PIL import Image
 
 from gazecore.corpus.schema import FIXATIONS, IMAGES
 from gazecore.errors import InputError
-from gazecore.evaluation.evaluation import is_evaluation
+from gazecore.evaluation.outputs import is_evaluation
 from gazecore.model.bundle import is_bundle, read_bundle
 from gazecore.ownership import is_our_hdf5, is_our_picture, is_table_of, refuse_foreign
 from gazecore.results.export import picture_names, write_maps, write_model

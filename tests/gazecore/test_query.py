@@ -11,9 +11,9 @@ import pytest
 
 from gazecore.errors import InputError
 from gazecore.results import query as querying
-from gazecore.results.plan import update_plan
 from gazecore.results.query import query
 from gazecore.results.run import Run, begin_run
+from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from tests.gazecore.test_results import SETTINGS, commit, listing, names
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from gazecore.results.plan import PlanPart
 from gazecore.results.rate import commit_rate
+from gazecore.shards.plan import PlanPart
 from gazecore.storage import Location
 
 BEGUN = 1.7e9

@@ -21,17 +21,19 @@ from gazecore.density.resample import normalise, to_size
 from gazecore.errors import GazecoreError, InputError, NotFound, RunMismatch
 from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
-from gazecore.results import plan as planning
-from gazecore.results import read
-from gazecore.results.plan import PlanSummary, images_in, plan_parts, shards, update_plan
+from gazecore.results import reader
 from gazecore.results.query import query
 from gazecore.results.run import ModelNote, Run, RunSettings, begin_run, open_run
-from gazecore.results.schema import DENSITIES, PLAN, SCORES, shard_name
+from gazecore.results.schema import DENSITIES, SCORES
 from gazecore.results.status import run_status
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
-from gazecore.scoring.pipeline import failed_row
-from gazecore.scoring.scorer import summarise
+from gazecore.scoring import summarise
+from gazecore.shards import planning
+from gazecore.shards.directory import shard_name
+from gazecore.shards.pipeline import failed_row
+from gazecore.shards.plan import PLAN, images_in, plan_parts, shards
+from gazecore.shards.planning import PlanSummary, update_plan
 from gazecore.storage import Location
 
 SETTINGS = RunSettings(
@@ -277,7 +279,7 @@ def test_every_image_once_in_order(tmp_path: Path) -> None:
     run = begin(tmp_path)
     assert update_plan(run, listing(*names(5))) == PlanSummary(images=5, shards=3, added=5)
     assert planned(run) == list(zip([0, 0, 1, 1, 2], names(5), strict=True))
-    table = read.Results(run).plan()
+    table = reader.Results(run).plan()
     assert table.schema.equals(PLAN)
     assert table.slice(0, 1).to_pylist() == [
         {"image_id": "000.jpg", "uri": "/photos/000.jpg", "size": 10, "version": "1", "shard": 0}
@@ -397,7 +399,7 @@ def test_a_large_plan_names_every_image_once(tmp_path: Path) -> None:
     summary = update_plan(run, listing(*images, batch=10_000))
     assert summary == PlanSummary(images=count, shards=-(-count // 256), added=count)
     assert [part.shards for part in plan_parts(run)] == [256, 256, 35]
-    table = read.Results(run).plan()
+    table = reader.Results(run).plan()
     assert table["image_id"].to_pylist() == images
     assert table["shard"].to_pylist() == [i // 256 for i in range(count)]
 
@@ -452,7 +454,7 @@ def test_the_columns_are_the_documented_ones(scored: Run) -> None:
 
 
 def test_every_planned_image_has_one_row(scored: Run) -> None:
-    table = read.open(scored.location.uri).scores()
+    table = reader.open_results(scored.location.uri).scores
     assert table["image_id"].to_pylist() == names(5)
     rows = {row["image_id"]: row for row in table.to_pylist()}
     failed = rows.pop("001.jpg")
@@ -467,12 +469,12 @@ def test_every_planned_image_has_one_row(scored: Run) -> None:
         assert (row["status"], row["error"], row["height"], row["width"]) == ("ok", None, 48, 72)
         assert row["disagreement_bits"] is None
         assert 0 < row["information_bits"] < 10
-    few = read.Results(scored).scores(["image_id", "n_peaks"])
+    few = reader.Results(scored).read_scores(["image_id", "n_peaks"])
     assert few.schema.names == ["image_id", "n_peaks"]
 
 
 def test_densities_come_back(scored: Run) -> None:
-    results = read.open(scored.location.uri)
+    results = reader.open_results(scored.location.uri)
     for image_id in ("000.jpg", "004.jpg"):
         expected = log_density_of(image_id)
         grid = results.density(image_id, grid=True)
@@ -489,11 +491,11 @@ def test_densities_come_back(scored: Run) -> None:
 @pytest.mark.parametrize("image_id", ["001.jpg", "nothing.jpg", "", "' OR 1=1"])
 def test_an_image_without_a_density_is_named(scored: Run, image_id: str) -> None:
     with pytest.raises(InputError, match="no density"):
-        read.Results(scored).density(image_id)
+        reader.Results(scored).density(image_id)
 
 
 def test_all_densities_are_streamed(scored: Run) -> None:
-    results = read.Results(scored)
+    results = reader.Results(scored)
     found = dict(results.densities(grid=True))
     assert list(found) == ["000.jpg", "002.jpg", "003.jpg", "004.jpg"]
     assert np.array_equal(found["003.jpg"], results.density("003.jpg", grid=True))
@@ -503,9 +505,9 @@ def test_all_densities_are_streamed(scored: Run) -> None:
 def test_a_run_that_has_not_started_is_empty(tmp_path: Path) -> None:
     run = begin(tmp_path)
     update_plan(run, listing(*names(3)))
-    results = read.Results(run)
-    assert results.scores().num_rows == 0
-    assert results.scores(["image_id"]).schema.names == ["image_id"]
+    results = reader.Results(run)
+    assert results.scores.num_rows == 0
+    assert results.read_scores(["image_id"]).schema.names == ["image_id"]
     assert list(results.densities()) == []
     with pytest.raises(InputError, match="no density"):
         results.density("000.jpg")
@@ -527,8 +529,8 @@ def test_a_run_in_memory(remote: Run) -> None:
     assert uri == "memory:///test-results/run"
     again = begin_run(Location(uri), SETTINGS)
     assert list(problems(again)) == []
-    assert read.open(uri).scores()["image_id"].to_pylist() == names(7)
-    assert read.open(uri).density("002.jpg").shape == (48, 72)
+    assert reader.open_results(uri).scores["image_id"].to_pylist() == names(7)
+    assert reader.open_results(uri).density("002.jpg").shape == (48, 72)
     assert run_status(again).ok == 6
     assert query(again, "SELECT count(*) AS n FROM scores").to_pylist() == [{"n": 7}]
 
@@ -780,7 +782,7 @@ def test_a_density_decodes_in_sql(scored: Run) -> None:
         "WHERE image_id = '002.jpg' ORDER BY i"
     )
     found = query(scored, sql)["v"].to_numpy()
-    assert found == pytest.approx(read.Results(scored).density("002.jpg", grid=True).ravel())
+    assert found == pytest.approx(reader.Results(scored).density("002.jpg", grid=True).ravel())
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,19 @@ import pytest
 
 from gazecore.errors import DecodeError, InputError, RunMismatch
 from gazecore.images.listing import LISTED
-from gazecore.results import plan as planning
-from gazecore.results import read, status
+from gazecore.results import reader, status
 from gazecore.results.estimate import DENSITY_BYTES, SCORE_BYTES, estimate
-from gazecore.results.plan import PlanSummary, images_in, shards, update_plan
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import Run, RunSettings, find_run
-from gazecore.results.schema import PLAN, shard_name
 from gazecore.results.status import RunCounter, run_status
 from gazecore.results.verify import problems
 from gazecore.results.write import mend_shard
-from gazecore.scoring.pipeline import Row, failed_row
-from gazecore.scoring.scorer import summarise
+from gazecore.scoring import summarise
+from gazecore.shards import planning
+from gazecore.shards.directory import shard_name
+from gazecore.shards.pipeline import Row, failed_row
+from gazecore.shards.plan import PLAN, images_in, shards
+from gazecore.shards.planning import PlanSummary, update_plan
 from gazecore.storage import Location
 from tests.gazecore.test_results import (
     SETTINGS,
@@ -109,10 +110,10 @@ def test_mended_files_are_those_of_a_run_in_which_nothing_failed(run: Run, tmp_p
 
 
 def test_what_fails_again_stays_failed_with_the_new_reason(run: Run, tmp_path: Path) -> None:
-    before = read.Results(run).scores().to_pylist()
+    before = reader.Results(run).scores.to_pylist()
     mend(run, frozenset({"004.jpg"}))
     assert list(problems(run)) == []
-    after = read.Results(run).scores().to_pylist()
+    after = reader.Results(run).scores.to_pylist()
     assert [row["image_id"] for row in after] == names(8)
     by_id = {row["image_id"]: row for row in after}
     assert [i for i, row in by_id.items() if row["status"] == "failed"] == ["004.jpg"]
@@ -161,8 +162,8 @@ def test_a_kill_between_the_two_files_is_said_in_a_line_and_mended(
         "densities/shard-000000.parquet has 1 density of images that are `failed` in the scores: "
         "a retry was interrupted; `gazecore score --retry-failed` mends it"
     ]
-    results = read.Results(run)
-    assert results.scores()["image_id"].to_pylist() == names(8)
+    results = reader.Results(run)
+    assert results.scores["image_id"].to_pylist() == names(8)
     assert failed_images(run) == {0: 1, 1: 2}
     assert dict(results.densities(grid=True)).keys() == set(names(8)) - {"004.jpg", "005.jpg"}
     mend(run)

@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from gazecore.errors import StorageUnavailable
-from gazecore.features.cache import FEATURES, OUTCOMES
-from gazecore.features.extract import FeatureExtractor
+from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
+from gazecore.features.extract import FeaturesStage
 from gazecore.images.decode import to_network
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
-from gazecore.model.backbone import TinyBackbone
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.tiny import TinyBackbone
 from gazecore.results.schema import DENSITIES, SCORES
-from gazecore.scoring.pipeline import ReadingConfig
-from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.shards.pipeline import Pipeline
+from gazecore.shards.stage import ReadingConfig
+from gazecore.storage import Location
 from tests.conftest import make_photo
+from tests.scoring import Scorer
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_rows_come_in_the_plans_order_whatever_was_done_first(
     tiny: DeepGaze, images: pa.Table
 ) -> None:
     seen: list[bool] = []
-    scorer = Scorer(tiny, ScorerConfig(fetchers=3))
+    scorer = Scorer(tiny, ReadingConfig(fetchers=3))
     scores, densities = scorer.score(images, on_image=seen.append)
     scorer.close()
     assert [row["image_id"] for row in scores] == images["image_id"].to_pylist()
@@ -50,7 +52,7 @@ def test_images_of_several_sizes_are_grouped_and_come_back_in_order(
     by_four = DeepGaze(tiny.bundle, TinyBackbone(images_at_once=4))
     results = []
     for model in (tiny, by_four):
-        scorer = Scorer(model, ScorerConfig())
+        scorer = Scorer(model, ReadingConfig())
         results.append(scorer.score(images))
         scorer.close()
     for one, other in zip(results[0][0], results[1][0], strict=True):
@@ -64,7 +66,7 @@ def test_images_of_several_sizes_are_grouped_and_come_back_in_order(
 def test_shards_scored_side_by_side_equal_shards_scored_in_turn(
     tiny: DeepGaze, images: pa.Table
 ) -> None:
-    scorer = Scorer(tiny, ScorerConfig(fetchers=2))
+    scorer = Scorer(tiny, ReadingConfig(fetchers=2))
     halves = [images.slice(0, 5), images.slice(5)]
     in_turn = [scorer.score(half) for half in halves]
     with ThreadPoolExecutor(2) as pool:
@@ -80,7 +82,7 @@ def test_shards_scored_side_by_side_equal_shards_scored_in_turn(
 def test_images_known_to_end_the_process_are_not_touched(tiny: DeepGaze, images: pa.Table) -> None:
     uris = pa.array(["/nowhere/" + i for i in images["image_id"].to_pylist()])
     gone = images.set_column(1, "uri", uris)
-    scorer = Scorer(tiny, ScorerConfig())
+    scorer = Scorer(tiny, ReadingConfig())
     scores, _ = scorer.score(gone, crashed=frozenset(["b/photo-0.jpg"]))
     scorer.close()
     errors = {row["image_id"]: row["error"] for row in scores}
@@ -99,8 +101,8 @@ def test_storage_that_does_not_answer_fails_the_shard_not_its_images(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     rows = [row | {"uri": f"s3://bucket/{row['image_id']}"} for row in images.to_pylist()]
     unanswered = pa.Table.from_pylist(rows, schema=images.schema)
-    scorer = Scorer(tiny, ScorerConfig(fetchers=2))
-    forgiving = Scorer(tiny, ScorerConfig(fetchers=2, fail_unanswered=True))
+    scorer = Scorer(tiny, ReadingConfig(fetchers=2))
+    forgiving = Scorer(tiny, ReadingConfig(fetchers=2, fail_unanswered=True))
     mixed = pa.concat_tables([unanswered.slice(0, 1), images.slice(1)])
     with stamina.set_testing(True, attempts=2):
         for kind, last_try in ((scorer, False), (scorer, True), (forgiving, False)):
@@ -112,7 +114,7 @@ def test_storage_that_does_not_answer_fails_the_shard_not_its_images(
         assert errors[0] == "storage_error"
         assert errors.count(None) == 9
         # ... but storage that is gone does not turn a whole shard into failed rows.
-        monkeypatch.setattr("gazecore.scoring.pipeline.MAX_UNANSWERED", 2)
+        monkeypatch.setattr("gazecore.shards.pipeline.MAX_UNANSWERED", 2)
         with pytest.raises(StorageUnavailable):
             forgiving.score(unanswered, last_try=True)
     scorer.close()
@@ -120,7 +122,7 @@ def test_storage_that_does_not_answer_fails_the_shard_not_its_images(
 
 
 def test_caps_and_settings_reach_the_images(tiny: DeepGaze, images: pa.Table) -> None:
-    scorer = Scorer(tiny, ScorerConfig(density_factor=2, limits=Limits(max_pixels=96 * 64)))
+    scorer = Scorer(tiny, ReadingConfig(limits=Limits(max_pixels=96 * 64)), density_factor=2)
     scores, densities = scorer.score(images)
     scorer.close()
     errors = {row["image_id"]: row.get("error") for row in scores}
@@ -161,7 +163,7 @@ def alike(tmp_path: Path) -> pa.Table:
 
 
 def scored(model: DeepGaze, backbone: TinyBackbone, images: pa.Table) -> tuple:
-    scorer = Scorer(DeepGaze(model.bundle, backbone), ScorerConfig())
+    scorer = Scorer(DeepGaze(model.bundle, backbone), ReadingConfig())
     scores, densities = scorer.score(images)
     scorer.close()
     return (
@@ -171,7 +173,8 @@ def scored(model: DeepGaze, backbone: TinyBackbone, images: pa.Table) -> tuple:
 
 
 def extracted(model: DeepGaze, backbone: TinyBackbone, images: pa.Table) -> tuple:
-    outcomes, features = FeatureExtractor(backbone, ReadingConfig()).extract(images)
+    stage = FeaturesStage(backbone, CacheDirectory(Location("memory://no-cache"), 1))
+    outcomes, features = Pipeline(stage, ReadingConfig()).process(images)
     return (
         pa.Table.from_pylist(outcomes, schema=OUTCOMES),
         pa.Table.from_pylist(features, schema=FEATURES),
@@ -251,8 +254,8 @@ def test_memory_that_runs_out_elsewhere_fails_the_image_alone(
         "fetch": "gazecore.images.fetch._read",
         "decode": "gazecore.images.decode._to_rgb",
         "resize": "PIL.Image.Image.resize",
-        "statistics": "gazecore.scoring.scorer.statistics",
-        "encode": "gazecore.scoring.scorer.encode",
+        "statistics": "gazecore.scoring.statistics",
+        "encode": "gazecore.scoring.encode",
     }[where]
     calls: list[None] = []
 
@@ -271,7 +274,7 @@ def test_memory_that_runs_out_elsewhere_fails_the_image_alone(
 def test_images_are_counted_by_what_became_of_them(tiny: DeepGaze, alike: pa.Table) -> None:
     told: list[bool] = []
     backbone = Odd(alike["uri"][3].as_py(), float("nan"))
-    scorer = Scorer(DeepGaze(tiny.bundle, backbone), ScorerConfig())
+    scorer = Scorer(DeepGaze(tiny.bundle, backbone), ReadingConfig())
     scorer.score(alike, on_image=told.append)
     scorer.close()
     assert sorted(told) == [False] + [True] * 9

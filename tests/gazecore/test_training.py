@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-import gazecore.results.read
+import gazecore.results.reader
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus
 from gazecore.density.resample import to_size
 from gazecore.errors import InputError, RunFailed, RunMismatch
 from gazecore.features.cache import FeatureCache
 from gazecore.metrics.likelihood import information_gain
-from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig, mix
+from gazecore.model.tiny import TinyBackbone
 from gazecore.results.run import ModelNote, open_run
 from gazecore.results.verify import problems
 from gazecore.storage import Location
@@ -31,11 +31,11 @@ from gazecore.training.folds import (
     judge_folds,
     make_folds,
 )
-from gazecore.training.loop import judge_images, mixture, new_readout, run, single
+from gazecore.training.members import judge_images, mixture, new_readout, run, single
 from gazecore.training.objective import judge, log_likelihood
+from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
 from gazecore.training.out_of_fold import write_out_of_fold
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
-from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
 from tests.features import make_cache
 from tests.reference import plain_readout
 
@@ -411,7 +411,7 @@ def test_out_of_fold_scores_are_those_of_members_that_have_not_seen_the_image(
     run = write_out_of_fold(location, data, fitted, bundle.fingerprint, note)
     assert list(problems(run)) == []
     assert open_run(location).model == note
-    results = gazecore.results.read.open(run.location.uri)
+    results = gazecore.results.reader.open_results(run.location.uri)
     points = data.corpus.points()
     for fold in (one.fold for one in fitted):
         image_id = data.image_ids[fold.test[0]]

@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from gazecore.errors import GazecoreError, InputError
-from gazecore.results import read
+from gazecore.results import reader
 from gazecore.results.estimate import estimate
 from gazecore.results.export import dataset_names
-from gazecore.results.lookup import DensityLookup
-from gazecore.results.plan import update_plan
 from gazecore.results.query import query
+from gazecore.results.reader import DensityLookup
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import Run, begin_run, find_run, open_run
 from gazecore.results.status import run_status
 from gazecore.results.verify import problems
+from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from tests.gazecore.test_results import SETTINGS, begin, commit, listing, names
 
@@ -196,11 +196,11 @@ READERS: dict[str, Callable[[Run], Any]] = {
     "status": run_status,
     "verify": lambda run: list(problems(run)),
     "query": lambda run: query(run, "SELECT * FROM scores JOIN densities USING (image_id)"),
-    "scores": lambda run: read.Results(run).scores(),
-    "density": lambda run: [read.Results(run).density(i) for i in ("002.jpg", "004.jpg")],
-    "densities": lambda run: list(read.Results(run).densities()),
-    "export": lambda run: dataset_names(read.Results(run).plan()["image_id"].to_pylist()),
-    "evaluate": lambda run: every_density(DensityLookup(read.Results(run))),
+    "scores": lambda run: reader.Results(run).scores,
+    "density": lambda run: [reader.Results(run).density(i) for i in ("002.jpg", "004.jpg")],
+    "densities": lambda run: list(reader.Results(run).densities()),
+    "export": lambda run: dataset_names(reader.Results(run).plan()["image_id"].to_pylist()),
+    "evaluate": lambda run: every_density(DensityLookup(reader.Results(run))),
     "score": lambda run: update_plan(begin_run(run.location, SETTINGS), listing(*names(12))),
     "dry run": lambda run: estimate(find_run(run.location, SETTINGS), listing(*names(12)), None),
     "retry": lambda run: list(failed_parts(run, failed_images(run))),
@@ -260,9 +260,9 @@ def test_results_without_their_plan_are_refused(folder: Path, lost: str) -> None
         lambda: run_status(run),
         lambda: estimate(run, listing(*names(10)), None),
     ]
-    for reader in readers:
+    for read in readers:
         with pytest.raises(InputError, match="files of its plan are gone"):
-            reader()
+            read()
     assert any("does not belong to the run" in line for line in problems(run))
     assert not last.exists()
 

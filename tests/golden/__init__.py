@@ -1,7 +1,7 @@
 """A run and a feature cache as gazecore 0.1 wrote them, and the input that they are of.
 
-The input lies in memory, as bitmaps and with a list, so that nothing of it differs between machines:
-no encoder, no time, no path.
+The input lies in memory, as bitmaps and with a list, so that nothing of it differs between
+machines: no encoder, no time, no path.
 """
 
 import io

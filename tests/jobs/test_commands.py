@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import gazecore.results.read
+import gazecore.results.reader
 from jobs.__main__ import COMMANDS
 from tests.conftest import make_photo, make_photos
 from tests.jobs.conftest import ROOT, Command, run_gazecore, run_here, words
@@ -168,7 +168,7 @@ def test_lists_with_ids_and_failures_of_every_kind(
         "50000",
     )
     assert result.returncode == 0, result.stderr
-    scores = gazecore.results.read.open(str(tmp_path / "run")).scores().to_pylist()
+    scores = gazecore.results.reader.open_results(str(tmp_path / "run")).scores.to_pylist()
     assert {row["image_id"]: row["error"] for row in scores} == {
         "one": None, "two": "not_found", "three": "too_large", "four": "storage_error",
         "five": "not_found",

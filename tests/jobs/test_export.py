@@ -11,7 +11,7 @@ from PIL import Image
 
 from gazecore.corpus.schema import load_corpus
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.read import Results
+from gazecore.results.reader import Results
 from gazecore.results.run import Run
 from gazecore.storage import Location
 from jobs.export import main

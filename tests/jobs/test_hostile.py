@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import gazecore.results.read
+import gazecore.results.reader
 from tests.conftest import make_photo
 from tests.jobs.conftest import ROOT, Command
 
@@ -14,12 +14,12 @@ from benchmarks.environment import peak_mb
 from gazecore.images.formats import Limits
 from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.plan import shards
+from gazecore.shards.plan import shards
 from gazecore.results.run import open_run
-from gazecore.scoring.scorer import Scorer, ScorerConfig
+from tests.scoring import Scorer
 from gazecore.storage import Location
 
-scorer = Scorer(DeepGaze.load(load_bundle(sys.argv[2])), ScorerConfig())
+scorer = Scorer(DeepGaze.load(load_bundle(sys.argv[2])))
 rows = [r for s in shards(open_run(Location(sys.argv[1]))) for r in scorer.score(s.images)[0]]
 # Without pages of library files, of which there are more or fewer, and which go when room is short.
 libraries = int(open("/proc/self/status").read().split("RssFile:")[1].split()[0]) / 1024
@@ -43,7 +43,7 @@ def test_hostile_files_among_a_hundred_good_ones(
     assert "actors lost" not in result.stdout
     verified = gazecore_command("verify", "run")
     assert verified.returncode == 0, verified.stdout
-    rows = gazecore.results.read.open(str(tmp_path / "run")).scores().to_pylist()
+    rows = gazecore.results.reader.open_results(str(tmp_path / "run")).scores.to_pylist()
     names = {row["image_id"] for row in rows}
     hostile = {f"hostile/{p.name}" for p in (shared / "hostile").iterdir() if p.name != "LICENSE"}
     assert len(rows) == len(names)

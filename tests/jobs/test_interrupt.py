@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import gazecore.results.read
+import gazecore.results.reader
 from gazecore.results.status import run_status
 from gazecore.results.verify import problems
 from tests.conftest import make_photo
@@ -56,7 +56,7 @@ def test_an_interruption_keeps_what_is_done_and_says_so(
         process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == code, said
-    run = gazecore.results.read.open(str(tmp_path / "run")).run
+    run = gazecore.results.reader.open_results(str(tmp_path / "run")).run
     status = run_status(run)
     assert 0 < status.ok < IMAGES  # by default a small input has small shards
     [kept] = re.findall(r"(\d+) of 400 images are kept, the same command continues", said)

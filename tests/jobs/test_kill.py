@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-import gazecore.results.read
+import gazecore.results.reader
 from gazecore.results.verify import problems
 from tests.conftest import make_photo
 from tests.jobs.conftest import ROOT, Command
@@ -65,5 +65,5 @@ def test_a_run_that_is_killed_three_times_equals_an_undisturbed_one(
 
     assert gazecore_command(*command("killed")).returncode == 0
     assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
-    run = gazecore.results.read.open(str(tmp_path / "killed")).run
+    run = gazecore.results.reader.open_results(str(tmp_path / "killed")).run
     assert list(problems(run)) == []

@@ -15,15 +15,14 @@ from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.bundle import parse_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.plan import shards, update_plan
 from gazecore.results.run import Run, RunSettings, begin_run
-from gazecore.results.schema import shard_name
-from gazecore.results.write import commit_shard
-from gazecore.scoring.scorer import Scorer, ScorerConfig
+from gazecore.shards.directory import shard_name
+from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.gazecore.test_results import begin, commit, listing, names
 from tests.jobs.conftest import ROOT, Command, words
+from tests.scoring import score_run
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -42,16 +41,8 @@ def run(photos: Path, tmp_path: Path, tiny: DeepGaze, tiny_bytes: bytes) -> Run:
     run = begin_run(Location(str(tmp_path / "run")), settings)
     update_plan(run, list_images(str(photos)))
     (photos / "b" / "photo-4.jpg").rename(tmp_path / "away")
-    score(run, tiny)
+    score_run(run, tiny)
     return run
-
-
-def score(run: Run, tiny: DeepGaze) -> None:
-    """Score the whole plan without Ray."""
-    scorer = Scorer(tiny, ScorerConfig())
-    for shard in shards(run):
-        commit_shard(run, shard.number, *scorer.score(shard.images))
-    scorer.close()
 
 
 def arguments(photos: Path, model: str, *more: str) -> tuple[str, ...]:
@@ -80,7 +71,7 @@ def test_what_was_mended_is_as_if_it_had_never_failed(
     (tmp_path / "away").rename(photos / "b" / "photo-4.jpg")
     other = begin_run(Location(str(fresh)), run.settings)
     update_plan(other, list_images(str(photos)))
-    score(other, tiny)
+    score_run(other, tiny)
 
     result = gazecore_command(*command)
     assert result.returncode == 0, result.stderr

@@ -5,7 +5,7 @@ import boto3
 import numpy as np
 import pytest
 
-import gazecore.results.read
+import gazecore.results.reader
 from tests.conftest import make_photo
 from tests.jobs.conftest import Command, words
 
@@ -52,7 +52,7 @@ def test_images_in_and_results_out_over_s3(
     assert all(row["version"] for row in rows)
     assert rows[-1]["log_offset"] is None
 
-    density = gazecore.results.read.open("s3://pictures/runs/one").density("a b/3.jpg")
+    density = gazecore.results.reader.open_results("s3://pictures/runs/one").density("a b/3.jpg")
     assert density.shape == (64, 96)
     assert np.exp(density).sum() == pytest.approx(1, abs=1e-5)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-import gazecore.results.read
-from gazecore.results.plan import shards
+import gazecore.results.reader
+from gazecore.shards.plan import shards
 from tests.conftest import make_photo
 from tests.jobs.conftest import Command
 
@@ -56,8 +56,8 @@ def test_no_secret_is_printed_logged_or_stored(
     assert token not in result.stdout + result.stderr
     for path in (tmp_path / "run").rglob("*.json"):
         assert PLANTED not in path.read_text()
-    run = gazecore.results.read.open(str(tmp_path / "run"))
-    rows = run.scores().to_pylist()
+    run = gazecore.results.reader.open_results(str(tmp_path / "run"))
+    rows = run.scores.to_pylist()
     errors = [row["error"] for row in rows]
     assert errors[:2] == [None, "not_found"]
     assert errors[3:] == ["not_found", "access_denied"]

@@ -15,7 +15,7 @@ import boto3
 import pytest
 from PIL import Image
 
-import gazecore.results.read
+import gazecore.results.reader
 from gazecore.model.bundle import load_bundle
 from gazecore.results.verify import problems
 from gazecore.storage import Location
@@ -108,9 +108,9 @@ def test_ray_job_submit_scores_a_folder(
         "--model", tiny_file, "--shard-size", "4",
     )  # fmt: skip
     assert "scored" in output
-    results = gazecore.results.read.open(str(tmp_path / "run"))
+    results = gazecore.results.reader.open_results(str(tmp_path / "run"))
     assert list(problems(results.run)) == []
-    assert results.scores()["status"].to_pylist() == ["ok"] * 10
+    assert results.scores["status"].to_pylist() == ["ok"] * 10
 
 
 def test_ray_job_submit_trains_from_s3_to_s3(
@@ -145,7 +145,7 @@ def test_ray_job_submit_trains_from_s3_to_s3(
     assert progress.num_rows == 6
     curves = Location("s3://study/model/m.training/curves.png").read_bytes()
     assert Image.open(io.BytesIO(curves)).size[0] > 500
-    run = gazecore.results.read.open("s3://study/model/out_of_fold").run
+    run = gazecore.results.reader.open_results("s3://study/model/out_of_fold").run
     assert list(problems(run)) == []
     for item in client.list_objects_v2(Bucket="study")["Contents"]:
         body = client.get_object(Bucket="study", Key=item["Key"])["Body"].read()

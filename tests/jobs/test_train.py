@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from gazecore.features.cache import FeatureCache
-from gazecore.model.backbone import TinyBackbone
 from gazecore.model.bundle import load_bundle
 from gazecore.model.centerbias import on_grid
+from gazecore.model.tiny import TinyBackbone
 from gazecore.storage import Location
 from jobs.train import main
 from tests.features import make_cache

@@ -8,7 +8,7 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray.cluster_utils import Cluster
 
-from cluster.session import nodes_in_use
+from cluster.connection import nodes_in_use
 
 # Not 127.0.0.1: of that, Ray takes the machine's outward address when a driver connects.
 ADDRESS = "127.0.0.2"

@@ -35,11 +35,12 @@ ENV = {
 
 DRIVER = """
 import json, socket, sys, time
-from cluster.session import ClusterConfig, connected, nodes_in_use, plan_layout
-from cluster.shards import work_off
+from cluster.layout import ClusterConfig
+from cluster.connection import connected, nodes_in_use, plan_layout
+from cluster import driver
 from gazecore.results.run import open_run
 from gazecore.storage import Location
-from tests.sleeping import SleepingJob
+from tests.sleeping import SleepingConfig
 address, run, diary = sys.argv[1:]
 host, port = address.split(":")
 with socket.socket() as probe:
@@ -49,8 +50,8 @@ with connected(address) as can_grow:
     while len(nodes_in_use()) < 3:
         time.sleep(0.2)
     layout = plan_layout(ClusterConfig(), can_grow)
-    job = SleepingJob(run, 1.0, diary)
-    tally = work_off(open_run(Location(run)), job, layout, lambda tally: None)
+    stage = SleepingConfig(run, 1.0, diary)
+    tally = driver.run(open_run(Location(run)), stage, layout=layout)
 print(json.dumps([tally.ok, tally.deaths]))
 """
 

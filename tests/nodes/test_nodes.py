@@ -20,20 +20,20 @@ import structlog
 from ray._private.internal_api import node_stats
 
 import cluster.pool
+from cluster import driver
+from cluster.connection import plan_layout
 from cluster.layout import ClusterConfig
-from cluster.session import plan_layout
-from cluster.shards import work_off
-from cluster.tally import Tally
 from gazecore.errors import RunFailed
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
-from gazecore.results.plan import update_plan
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.verify import problems
+from gazecore.shards.planning import update_plan
+from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 from tests.nodes.conftest import Nodes
 from tests.processes import descendants
-from tests.sleeping import SleepingJob, notes
+from tests.sleeping import SleepingConfig, listed, notes
 
 pytestmark = pytest.mark.filterwarnings(
     # Ray leaves sockets of nodes that it started to the garbage collector.
@@ -42,13 +42,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def make_run(folder: Path, shards: int, name: str = "run") -> Run:
-    """A run of shards of one image each, none of which is read."""
-    listed = folder / "list.txt"
-    listed.write_text("".join(f"/nowhere/{number}.jpg\n" for number in range(shards)))
+    """A run of shards of one image each."""
+    images = listed(folder, shards)
     run = begin_run(
-        Location(str(folder / name)), RunSettings(str(listed), "none", "1024", 1, 4, Limits())
+        Location(str(folder / name)), RunSettings(images, "none", "1024", 1, 4, Limits())
     )
-    update_plan(run, list_images(str(listed)))
+    update_plan(run, list_images(images))
     return run
 
 
@@ -67,13 +66,13 @@ class Working(threading.Thread):
         self.diary = folder / "diary"
         self.diary.mkdir(exist_ok=True)
         self.run_, self.config = run, config
-        self.job = SleepingJob(run.location.uri, diary=str(self.diary), **job)
+        self.stage = SleepingConfig(run.location.uri, diary=str(self.diary), **job)
         self.tally, self.error = Tally(), None
 
     def run(self) -> None:
         try:
             layout = plan_layout(self.config, can_grow=True)
-            self.tally = work_off(self.run_, self.job, layout, lambda tally: None)
+            self.tally = driver.run(self.run_, self.stage, layout=layout)
         except Exception as error:
             self.error = error
 
@@ -268,7 +267,7 @@ def test_faults_on_purpose_cost_a_run_nothing(nodes: Nodes, tmp_path: Path) -> N
     with working(tmp_path, 30, ClusterConfig(gpus_per_actor=0), seconds=0.5) as run:
         until(run.notes)
         ended = subprocess.run(
-            [sys.executable, "-m", "jobs.chaos", "--address", nodes.cluster.address,
+            [sys.executable, "-m", "tests.chaos.strike", "--address", nodes.cluster.address,
              "--faults", "2", "--every", "1", "--kinds", "actor"],
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
@@ -280,15 +279,17 @@ def test_faults_on_purpose_cost_a_run_nothing(nodes: Nodes, tmp_path: Path) -> N
 
 LATE = """
 import os, signal, sys
-from gazecore.results.plan import shards
+from gazecore.shards.plan import shards
 from gazecore.results.run import open_run
 from gazecore.storage import Location
-from tests.sleeping import SleepingJob
+from gazecore.shards.pipeline import Pipeline
+from tests.sleeping import SleepingConfig
 shard = next(shards(open_run(Location(sys.argv[1]))))
-work = SleepingJob(sys.argv[1], 0).start()
-done = work.process(shard.images)
+config = SleepingConfig(sys.argv[1], 0)
+stage = config.build()
+done = Pipeline(stage, config.reading).process(shard.images)
 os.kill(os.getpid(), signal.SIGSTOP)
-work.commit(shard.number, *done)
+stage.commit(shard.number, *done)
 """
 
 

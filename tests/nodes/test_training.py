@@ -10,13 +10,12 @@ import ray
 import torch
 
 from cluster.layout import WorkersConfig
-from cluster.trainer import train_members
-from gazecore.features.opening import FeatureSource
-from gazecore.model.backbone import TinyBackbone
+from cluster.training_driver import train_members
+from gazecore.model.tiny import TinyBackbone
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSources
-from gazecore.training.loop import train_here
-from gazecore.training.trainer import Epoch
+from gazecore.training.examples import open_caches
+from gazecore.training.members import train_here
+from gazecore.training.optimise import Epoch
 from tests.cluster.test_trainer import CONFIG, densities, members
 from tests.features import make_cache
 from tests.gazecore.test_training import make_corpus
@@ -37,8 +36,8 @@ def test_a_training_waits_for_nodes_and_outlives_the_one_that_it_is_on(
     nodes: Nodes, tmp_path: Path
 ) -> None:
     make_cache(make_corpus(tmp_path), TinyBackbone(), str(tmp_path / "cache"))
-    sources = TrainingSources((FeatureSource(str(tmp_path / "cache")),))
-    data = sources.open()
+    caches = [str(tmp_path / "cache")]
+    data = open_caches(caches)
     config = replace(CONFIG, epochs=6, patience=6)
     (alone,) = train_here(data, members(data, 1, config), lambda number, news: None)
     second_epoch = threading.Event()
@@ -49,7 +48,7 @@ def test_a_training_waits_for_nodes_and_outlives_the_one_that_it_is_on(
 
     with ThreadPoolExecutor(1) as driver:
         training = driver.submit(
-            train_members, data, members(data, 1, config), report, sources=sources,
+            train_members, data, members(data, 1, config), report, caches=caches,
             storage=Location(str(tmp_path / "training")),
             config=WorkersConfig(workers=2, checkpoint_steps=3), can_grow=True,
         )  # fmt: skip

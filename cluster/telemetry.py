@@ -2,7 +2,7 @@
 
 from ray.util.metrics import Counter, Gauge
 
-from gazecore.scoring.stages import STAGES, StageTimes
+from gazecore.shards.clock import PHASES, Times
 
 FIGURES: dict[str, tuple[type[Counter] | type[Gauge], tuple[str, ...], str]] = {
     "gazecore_images": (
@@ -15,7 +15,7 @@ FIGURES: dict[str, tuple[type[Counter] | type[Gauge], tuple[str, ...], str]] = {
     "gazecore_stage_seconds": (
         Counter,
         ("stage",),
-        f"Seconds that threads spent in a stage ({', '.join(STAGES)})",
+        f"Seconds that threads spent in a stage ({', '.join(PHASES)})",
     ),
     "gazecore_stage_room_seconds": (
         Counter,
@@ -39,7 +39,7 @@ def exported(name: str) -> str:
     return f"ray_{name}_total" if FIGURES[name][0] is Counter else f"ray_{name}"
 
 
-class Figures:
+class Telemetry:
     """The figures of one run in this process, which Ray's agent collects if there is one."""
 
     def __init__(self, run: str) -> None:
@@ -59,9 +59,9 @@ class Figures:
         """Set a gauge."""
         self._figures[name].set(value, {"run": self._run})
 
-    def add_times(self, times: StageTimes) -> None:
+    def add_times(self, times: Times) -> None:
         """Raise the counters of stages and bytes."""
-        for stage in STAGES:
-            self.add("gazecore_stage_seconds", times.seconds[stage], stage=stage)
-            self.add("gazecore_stage_room_seconds", times.room[stage], stage=stage)
+        for phase in PHASES:
+            self.add("gazecore_stage_seconds", times.seconds[phase], stage=phase)
+            self.add("gazecore_stage_room_seconds", times.room[phase], stage=phase)
         self.add("gazecore_read_bytes", times.bytes_read)

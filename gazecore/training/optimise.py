@@ -105,7 +105,6 @@ class Trainer:
         config: TrainingConfig,
         pool: Executor,
         peers: Peers = Peers(),
-        flipped: int = 0,
     ) -> None:
         """Begin at the first step.
 
@@ -116,7 +115,6 @@ class Trainer:
             config: how.
             pool: from `side_by_side`.
             peers: who else trains this readout.
-            flipped: see `TrainingSet`; in each epoch each image is mirrored or not by chance.
         """
         if not images:
             raise InputError("there is no image to train on")
@@ -130,7 +128,6 @@ class Trainer:
         self.history: list[Epoch] = []
         self._best_readout = copy.deepcopy(readout.state_dict())
         self._images = images
-        self._flipped = flipped
         self._position = 0
         self._stale = 0
         self._loss = 0.0
@@ -162,8 +159,6 @@ class Trainer:
         """This rank's part of each step that is left of this epoch; it may be empty."""
         rng = np.random.default_rng((self.config.seed, self.epoch))
         order = rng.permutation(self._images)
-        if self._flipped:
-            order = order + self._flipped * rng.integers(2, size=len(order))
         size = self.config.batch_size
         batches = [order[i : i + size].tolist() for i in range(0, len(order), size)]
         return [

@@ -1,4 +1,4 @@
-"""`gazecore-chaos`: ends and freezes processes of a test cluster while a job runs on it."""
+"""Ends and freezes processes of a test cluster while a job runs on it."""
 
 import math
 import sys
@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.chaos import KINDS, Chaos, Kind
-from cluster.session import connected
+from cluster.connection import connected
 from gazecore.errors import InputError
 from jobs.command import out, run_command, show_rows
+from tests.chaos.monkey import KINDS, Chaos, Kind
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ChaosOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("chaos", ChaosOptions, chaos, argv, prog="gazecore-chaos")
+    run_command("chaos", ChaosOptions, chaos, argv, prog="python -m tests.chaos.strike")
 
 
 def chaos(options: ChaosOptions) -> int:

@@ -10,7 +10,7 @@ trained again by the same command.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,16 +19,16 @@ import safetensors.torch
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.connection import connected, nodes_in_use
 from cluster.layout import WorkersConfig
-from cluster.session import connected, nodes_in_use
-from cluster.training_worker import Job, fit
+from cluster.training_worker import Task, fit
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.model.readout import Readout
-from gazecore.results.directory import claim
+from gazecore.shards.directory import claim
 from gazecore.storage import Location
-from gazecore.training.examples import TrainingSet, TrainingSources
-from gazecore.training.loop import Member, Report, TrainMembers, train_here
-from gazecore.training.trainer import Epoch
+from gazecore.training.examples import TrainingSet
+from gazecore.training.members import Member, Report, TrainMembers, train_here
+from gazecore.training.optimise import Epoch
 from gazecore.wording import counted
 
 
@@ -53,12 +53,12 @@ class RayTraining:
         self._stack.__exit__(kind, error, trace)
 
     def members(
-        self, sources: TrainingSources, storage: Location, identity: Mapping[str, Any]
+        self, caches: Sequence[str], storage: Location, identity: Mapping[str, Any]
     ) -> TrainMembers:
         """What trains members; see `train_members`. Without workers, this process does.
 
         Args:
-            sources, storage: as `train_members` takes them.
+            caches, storage: as `train_members` takes them.
             identity: what decides the result.
 
         Raises:
@@ -69,6 +69,8 @@ class RayTraining:
             return train_here
 
         def train(data: TrainingSet, members: list[Member], report: Report) -> list[Readout]:
+            if found := finished(members, storage):
+                return found
             if self._can_grow is None:
                 cluster = connected(self._config.address, spare_cpus=1)
                 self._can_grow = self._stack.enter_context(cluster)
@@ -76,7 +78,7 @@ class RayTraining:
                 data,
                 members,
                 report,
-                sources=sources,
+                caches=caches,
                 storage=storage,
                 config=self._config,
                 can_grow=self._can_grow,
@@ -90,7 +92,7 @@ def train_members(
     members: list[Member],
     report: Report,
     *,
-    sources: TrainingSources,
+    caches: Sequence[str],
     storage: Location,
     config: WorkersConfig,
     can_grow: bool = False,
@@ -98,10 +100,10 @@ def train_members(
     """Train members on the cluster that this process is connected to.
 
     Args:
-        data: opened from `sources`.
+        data: opened from `caches`.
         members: what to train.
         report: is called with each member's news.
-        sources: what the workers open; every node can read it.
+        caches: what the workers open; every node can read it.
         storage: directory for checkpoints, which every node can write.
         config: how it is spread.
         can_grow: nodes may join, so that what has no room yet is waited for.
@@ -113,15 +115,11 @@ def train_members(
         InputError: the cluster has no room for a member, and does not grow.
         RunFailed: a member cannot be trained.
     """
-    resources: dict[str, float] = {"CPU": config.cpus_per_worker}
-    if sources.sources[0].on_the_fly and ray.cluster_resources().get("GPU"):
-        resources["GPU"] = 1  # training has a use for it where the backbone is in the loop
-    if not can_grow and _slots(resources) < config.workers:
+    if not can_grow and _slots(config.cpus_per_worker) < config.workers:
         raise InputError(
             f"the cluster has no room for {counted(config.workers, 'workers')} of "
             f"{counted(config.cpus_per_worker, 'cores')} each"
         )
-    known = sources.known(data)
     # On this node, with Ray Train's controllers: of the others any may be lost.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     reports = ray.remote(num_cpus=0, scheduling_strategy=here)(_Reports).remote()
@@ -130,26 +128,25 @@ def train_members(
     waiting: list[Member] = []
     flying: dict[ray.ObjectRef, Member] = {}
     for member in members:
-        done = storage / f"member-{member.number}.safetensors"
-        if done.exists():
-            found[member.number] = _readout(member, safetensors.torch.load(done.read_bytes()))
+        if (done := _kept(member, storage)) is not None:
+            found[member.number] = done
         else:
             waiting.append(member)
     try:
         while waiting or flying:
-            room = _room(config, resources) if waiting else 0
+            room = _room(config) if waiting else 0
             while waiting and len(flying) < room:
                 member = waiting.pop(0)
-                job = Job(
-                    known,
+                task = Task(
+                    tuple(caches),
                     member,
                     config.workers,
-                    resources,
+                    config.cpus_per_worker,
                     config.checkpoint_steps,
                     storage.uri,
                     reports,
                 )
-                flying[train.remote(job)] = member
+                flying[train.remote(task)] = member
             ended, _ = ray.wait(list(flying), timeout=1.0)
             _pass_on(reports, report)
             for ref in ended:
@@ -173,20 +170,31 @@ def train_members(
     return [found[member.number] for member in members]
 
 
-def _slots(resources: Mapping[str, float]) -> int:
-    """How many workers that take so much the cluster's nodes hold."""
-    return sum(
-        int(min({"CPU": node.cpus, "GPU": node.gpus}[name] // of for name, of in resources.items()))
-        for node in nodes_in_use()
-    )
+def finished(members: list[Member], storage: Location) -> list[Readout] | None:
+    """The members' readouts where all of them are done already: that needs no cluster."""
+    kept = [_kept(member, storage) for member in members]
+    return [readout for readout in kept if readout is not None] if None not in kept else None
 
 
-def _room(config: WorkersConfig, resources: Mapping[str, float]) -> int:
+def _kept(member: Member, storage: Location) -> Readout | None:
+    """What a member that is done was kept as."""
+    done = storage / f"member-{member.number}.safetensors"
+    if not done.exists():
+        return None
+    return _readout(member, safetensors.torch.load(done.read_bytes()))
+
+
+def _slots(cpus: int) -> int:
+    """How many workers that take so many cores the cluster's nodes hold."""
+    return sum(int(node.cpus // cpus) for node in nodes_in_use())
+
+
+def _room(config: WorkersConfig) -> int:
     """How many members are trained side by side; one at least, which may wait for nodes."""
     cores = sum(int(node.cpus) for node in nodes_in_use())
     # Ray Train's own actors want a core to be placed: without one they wait a minute.
     most = (cores - 1) // (config.workers * config.cpus_per_worker)
-    return max(1, min(most, _slots(resources) // config.workers))
+    return max(1, min(most, _slots(config.cpus_per_worker) // config.workers))
 
 
 class _Reports:

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from gazecore.errors import InputError, RunMismatch, one_line
-from gazecore.results.schema import shard_name
 from gazecore.storage import Location
 
 DIGEST = "sha256"
 """What a marker calls the digest of the rest of it."""
 
 _SHARD = re.compile(r"shard-(\d{6,})\.parquet")
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard, the same for its outcomes and its results."""
+    return f"shard-{shard:06d}.parquet"
 
 
 class ShardedDirectory:

@@ -21,7 +21,7 @@ _FITTED_IMAGES = 200
 """The gold standard's four numbers are fitted to so many images at most."""
 
 
-class Evaluator:
+class Judge:
     """The baselines of a corpus, and the judgement of densities by its fixations.
 
     Centre bias and nonfixations come from all of the corpus's images but the judged one.

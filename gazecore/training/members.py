@@ -12,8 +12,8 @@ from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig
 from gazecore.training.examples import Example, TrainingSet
 from gazecore.training.objective import judge
+from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
 from gazecore.training.recipes import TrainingConfig
-from gazecore.training.trainer import Epoch, Peers, Trainer, side_by_side
 
 _READ_AT_ONCE = 8
 
@@ -75,11 +75,9 @@ class Member:
     centerbias: torch.Tensor
     config: TrainingConfig
 
-    def trainer(self, data: TrainingSet, pool: Executor, peers: Peers = Peers()) -> Trainer:
+    def trainer(self, pool: Executor, peers: Peers = Peers()) -> Trainer:
         """At the first step; `pool` and `peers` as `Trainer` takes them."""
-        return Trainer(
-            self.start, self.train, self.centerbias, self.config, pool, peers, data.flipped
-        )
+        return Trainer(self.start, self.train, self.centerbias, self.config, pool, peers)
 
 
 Report = Callable[[int, Epoch | int], None]
@@ -95,7 +93,7 @@ def train_here(data: TrainingSet, members: list[Member], report: Report) -> list
     found = []
     for member in members:
         with side_by_side() as pool:
-            trainer = member.trainer(data, pool)
+            trainer = member.trainer(pool)
             show = functools.partial(report, member.number)
             found.append(run(trainer, data, member.held_out, show, show))
     return found

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 import structlog
 
-import gazecore.scoring.pipeline
+import gazecore.shards.pipeline
 from gazecore.errors import NotFound
 from gazecore.images.decode import NetworkInput
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.scoring.pipeline import Pipeline, ReadingConfig, Row
-from gazecore.scoring.scorer import Scorer, ScorerConfig
-from gazecore.scoring.stages import STAGES, StageClock, StageTimes, verdict
+from gazecore.shards.clock import PHASES, Clock, Times, verdict
+from gazecore.shards.pipeline import Pipeline
+from gazecore.shards.stage import ReadingConfig, Row
+from tests.scoring import Scorer
 
 
 class SleepingStage:
@@ -35,8 +36,12 @@ class SleepingStage:
     ) -> tuple[Row, Row | None]:
         return {"image_id": row["image_id"], "status": "ok"}, None
 
+    def commit(self, shard: int, outcomes: list[Row], results: list[Row]) -> None: ...
 
-def run(photos: Path, *, compute: float, fetchers: int) -> StageTimes:
+    def mend(self, shard: int, outcomes: list[Row], results: list[Row]) -> None: ...
+
+
+def run(photos: Path, *, compute: float, fetchers: int) -> Times:
     paths = sorted(map(str, photos.rglob("*.jpg")))
     images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
     pipeline = Pipeline(SleepingStage(compute), ReadingConfig(fetchers=fetchers))
@@ -53,13 +58,13 @@ def test_the_stage_that_others_wait_for_is_named(
     assert verdict(busy) == "compute-bound"
     assert busy.bytes_read == sum(path.stat().st_size for path in photos.rglob("*.jpg"))
 
-    real = gazecore.scoring.pipeline.fetch
+    real = gazecore.shards.pipeline.fetch
 
     def slow(*arguments: object) -> bytes:
         time.sleep(0.4)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gazecore.scoring.pipeline, "fetch", slow)
+    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", slow)
     waiting = run(photos, compute=0.001, fetchers=2)
     assert waiting.seconds["fetch"] >= 4.0
     assert waiting.working < 0.9 * waiting.seconds["fetch"], "two threads fetch at once"
@@ -70,12 +75,12 @@ def test_the_stage_that_others_wait_for_is_named(
 def test_every_stage_is_measured_and_nothing_stays_ready(tiny: DeepGaze, photos: Path) -> None:
     paths = [*sorted(map(str, photos.rglob("*.jpg"))), str(photos / "missing.jpg")]
     images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
-    scorer = Scorer(tiny, ScorerConfig())
+    scorer = Scorer(tiny)
     with scorer.clock.shard():
         scorer.score(images)
     times = scorer.clock.times()
-    assert [stage for stage in STAGES if times.seconds[stage] <= 0] == ["write"]
-    assert all(times.busy(stage) <= 1 for stage in STAGES)
+    assert [stage for stage in PHASES if times.seconds[stage] <= 0] == ["write"]
+    assert all(times.busy(stage) <= 1 for stage in PHASES)
     assert scorer.clock.ready == 0
 
 
@@ -88,19 +93,19 @@ def test_what_is_logged_while_an_image_is_read_names_its_shard(
         seen.append(structlog.contextvars.get_contextvars())
         raise NotFound("gone")
 
-    monkeypatch.setattr(gazecore.scoring.pipeline, "fetch", fetch)
+    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", fetch)
     with structlog.contextvars.bound_contextvars(shard=7):
         run(photos, compute=0, fetchers=4)
     assert seen == [{"shard": 7}] * 10
 
 
 def test_overlapping_shards_are_counted_once_and_times_add_up() -> None:
-    clock = StageClock()
+    clock = Clock()
     clock.set_lanes(write=2)
 
     def work(delay: float) -> None:
         time.sleep(delay)
-        with clock.shard(), clock.stage("write"):
+        with clock.shard(), clock.phase("write"):
             time.sleep(0.3)
 
     threads = [threading.Thread(target=work, args=(delay,)) for delay in (0, 0.1)]
@@ -117,7 +122,7 @@ def test_overlapping_shards_are_counted_once_and_times_add_up() -> None:
     assert 0 < early.working < times.working
     late = times - early
     assert (early + late).seconds == pytest.approx(times.seconds)
-    assert StageTimes().busy("fetch") == 0
+    assert Times().busy("fetch") == 0
 
 
 @pytest.mark.parametrize(
@@ -132,8 +137,8 @@ def test_overlapping_shards_are_counted_once_and_times_add_up() -> None:
 )
 def test_verdicts_are_in_words(share: dict[str, float], words: str) -> None:
     rooms = itertools.cycle([2.0, 3.0])
-    times = StageTimes(working=1.0)
-    for stage in STAGES:
+    times = Times(working=1.0)
+    for stage in PHASES:
         times.room[stage] = next(rooms)
         times.seconds[stage] = share.get(stage, 0.0) * times.room[stage]
     assert words in verdict(times)

@@ -18,8 +18,8 @@ from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import GazecoreError
 from gazecore.evaluation.densities import Densities
-from gazecore.evaluation.evaluator import Evaluator
-from gazecore.evaluation.examples import best_and_worst
+from gazecore.evaluation.illustrations import best_and_worst
+from gazecore.evaluation.judge import Judge
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
@@ -58,12 +58,12 @@ def evaluate_densities(
         about: goes into the summary: where all this came from.
         on_image: is called after each image.
     """
-    evaluator = Evaluator(corpus, densities.images, config)
-    found = evaluator.judge_all(iter(densities), cores(_MOST_THREADS), on_image)
+    judge = Judge(corpus, densities.images, config)
+    found = judge.judge_all(iter(densities), cores(_MOST_THREADS), on_image)
     judgements = {i: found[i] for i in corpus.image_ids if i in found}
     images = image_table(corpus, judgements, config.metrics)
     fixations = fixation_table(corpus, judgements, config.metrics)
-    gold = evaluator.gold_standard
+    gold = judge.gold_standard
     summary = {
         "gazecore_version": gazecore.__version__,
         **about,
@@ -73,8 +73,8 @@ def evaluate_densities(
         "settings": asdict(config),
         **summarise(images, config.metrics),
         "centerbias": {
-            "bandwidth": evaluator.centerbias.bandwidth,
-            "uniform_share": evaluator.centerbias.uniform_share,
+            "bandwidth": judge.centerbias.bandwidth,
+            "uniform_share": judge.centerbias.uniform_share,
         },
         "gold_standard": gold and {"bandwidth": gold.bandwidth, "weights": gold.weights},
     }

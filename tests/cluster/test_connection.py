@@ -9,8 +9,8 @@ import psutil
 import pytest
 import ray
 
-import cluster.session
-from cluster.session import connected
+import cluster.connection
+from cluster.connection import connected
 from gazecore.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -77,7 +77,7 @@ def test_an_address_where_no_cluster_is_ends_in_one_line_at_once(address: str, w
 def test_a_port_that_listens_and_is_no_clusters_ends_in_one_line(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.session, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(cluster.connection, "ANSWER_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def reply() -> None:
@@ -106,7 +106,7 @@ def test_where_ray_cannot_start_one_line_names_what_helps(
     variables: dict[str, str], words: str
 ) -> None:
     program = """if True:
-        from cluster.session import connected
+        from cluster.connection import connected
         from gazecore.errors import InputError
         try:
             with connected(None):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from cluster.blame import MAX_IN_A_ROW, REST_SECONDS, Queue, Streak, Task, find_killers
-from gazecore.results.plan import Shard
+from gazecore.shards.blame import MAX_IN_A_ROW, REST_SECONDS, Queue, Streak, Task, find_killers
+from gazecore.shards.plan import Shard
 
 NOTHING = pa.table({"image_id": pa.array([], pa.string())})
 

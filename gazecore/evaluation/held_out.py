@@ -16,7 +16,7 @@ from gazecore.model.deepgaze import DeepGaze
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class HeldOutScore:
     """What a model reached; means over images weighted equally, and over fixations.
 
     Attributes:
@@ -33,18 +33,18 @@ class Evaluation:
     auc: float
 
 
-def evaluate(
+def score_held_out(
     model: DeepGaze,
-    corpus: Corpus,
     image_ids: list[str],
+    corpus: Corpus,
     on_image: Callable[[], None] = lambda: None,
-) -> Evaluation:
+) -> HeldOutScore:
     """Judge a model on images of a corpus, at their full resolution.
 
     Args:
         model: loaded.
+        image_ids: which images; those without fixations are passed over.
         corpus: holds the images and their fixations.
-        image_ids: which of them; those without fixations are passed over.
         on_image: is called after each.
     """
     uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
@@ -60,7 +60,7 @@ def evaluate(
             gains.append(information_gain(log_density, baseline, points[image_id]))
             areas.append(float(auc(log_density, points[image_id]).mean()))
         on_image()
-    return Evaluation(
+    return HeldOutScore(
         images=len(gains),
         fixations=sum(map(len, gains)),
         information_gain=float(np.mean([g.mean() for g in gains])),

@@ -7,10 +7,9 @@ made of its output follows in threads, so that the network does not wait.
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic
 
 import numpy as np
 import pyarrow as pa
@@ -27,78 +26,17 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
-from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.fetch import fetch
-from gazecore.images.formats import Limits
 from gazecore.memory import ran_out, share_arenas
-from gazecore.scoring.stages import StageClock
-
-Row = dict[str, Any]
-
-Computed = TypeVar("Computed")
+from gazecore.shards.clock import Clock
+from gazecore.shards.stage import Computed, ReadingConfig, Row, Stage, failed_row
 
 NoInput = ImageError | StorageUnavailable
 """Why there is nothing for the network to see."""
 
 MAX_UNANSWERED = 8
 """Images of a shard that `fail_unanswered` gives up, however few others there are."""
-
-
-@dataclass(frozen=True)
-class ReadingConfig:
-    """How images are read.
-
-    Attributes:
-        display_size: `1024` or `native`.
-        limits: caps per image.
-        fetchers: images fetched at the same time.
-        decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
-            one per two cores, since the network takes the longest.
-        fail_unanswered: on a shard's last try, single images that the storage does not answer for
-            become failed rows, so that they do not keep the others of their shard back for good.
-            Without it no trouble of the storage becomes a failed image.
-    """
-
-    display_size: DisplaySize = "1024"
-    limits: Limits = field(default_factory=Limits)
-    fetchers: int = 16
-    decoders: int = 0
-    fail_unanswered: bool = False
-
-
-class Stage(Protocol[Computed]):
-    """What is computed of images."""
-
-    def batch_size(self, height: int, width: int) -> int:
-        """How many images of a size `compute` takes at once."""
-        ...
-
-    def compute(self, pixels: np.ndarray, at_once: int) -> Computed:
-        """Run the network; one call at a time.
-
-        Args:
-            pixels: uint8 RGB (n, h, w, 3).
-            at_once: n is padded to it, so that what is computed of an image depends on how many
-                the device takes at once, never on how many others there were.
-        """
-        ...
-
-    def finish(
-        self, row: Row, image: NetworkInput, computed: Computed, position: int
-    ) -> tuple[Row, Row | None]:
-        """An image's outcome, and its result if it has one; several at a time.
-
-        Args:
-            row: the image's row of the plan.
-            image: as the network saw it.
-            computed: of the batch that it was in.
-            position: its place in the batch.
-
-        Raises:
-            ImageError: nothing can be made of it: it becomes a failed row.
-        """
-        ...
 
 
 class Pipeline(Generic[Computed]):
@@ -109,17 +47,17 @@ class Pipeline(Generic[Computed]):
         clock: where the time goes.
     """
 
-    def __init__(self, stage: Stage[Computed], config: ReadingConfig) -> None:
+    def __init__(self, stage: Stage[Computed], reading: ReadingConfig) -> None:
         self._stage = stage
-        self._config = config
+        self._reading = reading
         finishers = cores()
-        decoders = config.decoders or max(1, finishers // 2)
-        self.clock = StageClock()
-        self.clock.set_lanes(fetch=config.fetchers, decode=decoders, finish=finishers)
+        decoders = reading.decoders or max(1, finishers // 2)
+        self.clock = Clock()
+        self.clock.set_lanes(fetch=reading.fetchers, decode=decoders, finish=finishers)
         share_arenas()
         self._decoding = threading.Semaphore(decoders)
         self._computing = threading.Lock()
-        self._readers = ThreadPoolExecutor(config.fetchers, "gazecore-read")
+        self._readers = ThreadPoolExecutor(reading.fetchers, "gazecore-read")
         self._finishers = ThreadPoolExecutor(finishers, "gazecore-finish")
 
     def process(
@@ -146,7 +84,7 @@ class Pipeline(Generic[Computed]):
                 failed row, for more images than it answers for. It says how many it answered for.
         """
         rows = images.select(["image_id", "uri", "size"]).to_pylist()
-        may_fail = last_try and self._config.fail_unanswered
+        may_fail = last_try and self._reading.fail_unanswered
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
         unanswered = answered = 0
         telling = threading.Lock()
@@ -195,7 +133,7 @@ class Pipeline(Generic[Computed]):
         upcoming = iter(enumerate(rows))
         try:
             while True:
-                while len(waiting) < 2 * self._config.fetchers:
+                while len(waiting) < 2 * self._reading.fetchers:
                     index, row = next(upcoming, (-1, None))
                     if row is None:
                         break
@@ -226,16 +164,16 @@ class Pipeline(Generic[Computed]):
     ) -> NetworkInput:
         if row["image_id"] in crashed:
             raise Crashed("the process that worked on this image died each time it was tried")
-        with self.clock.stage("fetch"):
+        with self.clock.phase("fetch"):
             try:
-                data = fetch(row["uri"], row["size"], self._config.limits, given_up)
+                data = fetch(row["uri"], row["size"], self._reading.limits, given_up)
             except (NotFound, AccessDenied, StorageError):
                 answers.append(row)
                 raise
         answers.append(row)
         self.clock.count_bytes(len(data))
-        with self._decoding, self.clock.stage("decode"):
-            return to_network(data, self._config.display_size, self._config.limits)
+        with self._decoding, self.clock.phase("decode"):
+            return to_network(data, self._reading.display_size, self._reading.limits)
 
     def _compute(
         self, images: list[NetworkInput], at_once: int
@@ -248,7 +186,7 @@ class Pipeline(Generic[Computed]):
         for start in range(0, len(images), at_once):
             part, computed = images[start : start + at_once], None
             try:
-                with self._computing, self.clock.stage("compute"):
+                with self._computing, self.clock.phase("compute"):
                     computed = self._stage.compute(np.stack([i.pixels for i in part]), at_once)
             except Exception as error:
                 if not ran_out(error):
@@ -272,7 +210,7 @@ class Pipeline(Generic[Computed]):
         try:
             if isinstance(computed, TooLarge):
                 raise computed
-            with self.clock.stage("finish"):
+            with self.clock.phase("finish"):
                 finished = self._stage.finish(row, image, computed, position)
         except Exception as error:
             if ran_out(error):
@@ -299,14 +237,3 @@ class Pipeline(Generic[Computed]):
                 yield [i for i, _ in group], [im for _, im in group]
         for group in held.values():
             yield [i for i, _ in group], [im for _, im in group]
-
-
-def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:
-    """The outcome of an image that cannot be processed."""
-    return {
-        "image_id": row["image_id"],
-        "uri": row["uri"],
-        "status": "failed",
-        "error": error.code,
-        "error_message": one_line(error),
-    }

@@ -13,19 +13,19 @@ from gazecore.images.decode import decode
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.view.overlay import draw_overlay
-from gazecore.view.report import METRIC_TITLES, Example
+from gazecore.view.report import METRIC_TITLES, Illustration
 from gazecore.wording import counted
 
 SHOWN = 8
-"""Examples of each kind."""
+"""Illustrations of each kind."""
 
 _PICTURE_SIDE = 480
 
 
 def best_and_worst(
     images: pa.Table, corpus: Corpus, densities: Densities
-) -> tuple[list[Example], list[Example]]:
-    """Examples of the best and of the worst predicted images, the most extreme first.
+) -> tuple[list[Illustration], list[Illustration]]:
+    """Illustrations of the best and of the worst predicted images, the most extreme first.
 
     Args:
         images: from `image_table`; ordered by information gain, or by the first metric there is.
@@ -42,12 +42,12 @@ def best_and_worst(
     uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
     points = corpus.points()
 
-    def example(row: int) -> Example:
+    def example(row: int) -> Illustration:
         image_id = images["image_id"][row].as_py()
         seen = counted(len(points[image_id]), "fixations")
         caption = f"{METRIC_TITLES[metric][0]} {values[row]:.2f}, {seen}"
         density = densities.of_model(image_id)
-        return Example(image_id, caption, _picture(uris[image_id], density, points[image_id]))
+        return Illustration(image_id, caption, _picture(uris[image_id], density, points[image_id]))
 
     return [example(row) for row in best], [example(row) for row in worst[:SHOWN]]
 

@@ -1,17 +1,20 @@
 """What becomes of shards that end badly: their order, when a run is given up, which images kill.
 
-Needs no Ray and starts nothing: `cluster.shards` acts on it.
+Needs no Ray and starts nothing: `cluster.driver` acts on it.
 """
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gazecore.results.plan import Shard
+from gazecore.errors import KeysRefused, RunFailed, one_line
+from gazecore.shards.directory import ShardedDirectory
+from gazecore.shards.plan import Shard, shards
+from gazecore.shards.tally import Done, Tally
 
 MAX_ERRORS = 3
 """How often a shard may fail with an error of its own before the run goes on without it."""
@@ -26,6 +29,9 @@ that is gone or full."""
 
 MAX_DEATHS = 2
 """How many actors a shard may lose before it is taken up alone."""
+
+MAX_SUSPECTS = 100
+"""How many shards may wait to be taken up alone; more than that is a broken machine."""
 
 SINGLE_TRIES = 3
 """How often a single image must end its process, alone, before it is called crashed."""
@@ -157,6 +163,83 @@ class Streak:
         """Whether new shards are to be taken from the plan's other end: a list may begin with many
         links to a host that is dead."""
         return self.length > MAX_IN_A_ROW * max(1, actors) // 2
+
+
+class Dispatcher:
+    """Hands out the shards of a directory that are not done, and decides what becomes of them.
+
+    Attributes:
+        tally: what was done so far.
+        suspects: shards that kept losing the process that worked on them.
+    """
+
+    def __init__(self, planned: ShardedDirectory, again: Iterable[Shard] = ()) -> None:
+        """Take up a directory with its plan; `again`: parts of shards that are done, come last."""
+        done = planned.shards_done()
+
+        def missing(number: int) -> bool:
+            return number not in done
+
+        front, back = shards(planned, missing), shards(planned, missing, backwards=True)
+        self._queue = Queue(front, back, iter(again))
+        self._streak = Streak()
+        self.tally = Tally()
+        self.suspects: list[Task] = []
+
+    def is_empty(self) -> bool:
+        """Whether `next` has nothing to give."""
+        return self._queue.is_empty()
+
+    def next(self, workers: int) -> Task | None:
+        """The next shard, None: there is none now; `workers`: how many there are."""
+        return self._queue.pop(self._streak.is_long(workers))
+
+    def done(self, task: Task, done: Done) -> None:
+        """A shard was committed."""
+        self.tally.add(done, task.shard.is_part)
+        self._streak.broken()
+
+    def failed(self, task: Task, error: Exception, workers: int) -> None:
+        """A shard ended with an error of its own.
+
+        Raises:
+            RunFailed: it is one of too many.
+            KeysRefused: the storage does not know the keys.
+        """
+        if isinstance(error, KeysRefused):
+            raise KeysRefused(str(error))
+        words = f"{type(error).__name__}: {one_line(error)}"
+        if self._streak.grows(task, getattr(error, "answered", 0), workers):
+            raise RunFailed(
+                f"{self._streak.length} shards failed one after the other, the last with {words}; "
+                "the same command continues, once that is mended"
+            )
+        if not self.give_up(task, words):
+            self._queue.put_failed(task)
+
+    def give_up(self, task: Task, words: str) -> bool:
+        """Count an error that a shard ended with; True once it is not tried again."""
+        task.errors += 1
+        if task.errors >= MAX_ERRORS:
+            self.tally.failed_shards[task.shard.number] = words
+        return task.errors >= MAX_ERRORS
+
+    def lost(self, task: Task, is_to_blame: bool) -> None:
+        """The process that worked on a shard died; `is_to_blame`: perhaps by the shard.
+
+        Raises:
+            RunFailed: so many did that it is not the images.
+        """
+        task.deaths += is_to_blame
+        if task.deaths < MAX_DEATHS:
+            self._queue.put_first(task)
+        else:
+            self.suspects.append(task)
+        if len(self.suspects) > MAX_SUSPECTS:
+            raise RunFailed(
+                f"{len(self.suspects)} shards lost {MAX_DEATHS} actors each: look for a broken "
+                "machine or too little memory; the same command continues"
+            )
 
 
 def find_killers(

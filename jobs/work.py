@@ -1,0 +1,102 @@
+"""How commands have a plan worked off: in this process or on Ray, with progress and a word at its
+end."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from cluster.layout import ClusterConfig
+from gazecore.errors import Interrupted
+from gazecore.shards.directory import ShardedDirectory
+from gazecore.shards.plan import Shard
+from gazecore.shards.stage import StageConfig
+from gazecore.shards.tally import Tally
+from gazecore.storage import Location
+from jobs.command import err, keeping, kept_images, say, waiting
+
+MOST_HERE = 256
+"""Images that are computed in this process where nobody asked for actors."""
+
+_AT_WORK = "in-process"
+"""Names the file that lies in a directory while a process without Ray works on it."""
+
+
+def work_off(
+    command: str,
+    planned: ShardedDirectory,
+    config: StageConfig,
+    cluster: ClusterConfig,
+    *,
+    source: str,
+    images: int,
+    kept: int,
+    again: Iterable[Shard] = (),
+    failed: Mapping[int, int] = {},
+) -> Tally:
+    """Process what is not done.
+
+    Args:
+        command: what people typed, `score`.
+        planned, config, again: as the executors take them.
+        cluster: where.
+        source: where the images are.
+        images: planned.
+        kept: of them, those that had a row before.
+        failed: shards with images that are tried again, and how many.
+
+    Raises:
+        Interrupted: somebody ended it before it was done.
+    """
+    from cluster.progress import ProgressReport
+    from gazecore.shards.stop import Stop
+
+    title = {"features": command}.get(command, "scoring")
+    done, tally = kept - sum(failed.values()), Tally()
+    here = cluster.is_here or _is_small(planned, cluster, source, images - done)
+    where = planned.location.uri
+
+    with (
+        keeping(lambda: kept_images(kept + tally.committed, images)),
+        Stop(lambda text: say(f"gazecore {command}", text)) as stop,
+    ):
+        if here:
+            from gazecore.shards import local
+
+            with ProgressReport(title, images, err, done) as report, _marked(planned):
+                tally = local.run(planned, config, report, again, stop)
+        else:
+            from cluster import driver
+            from cluster.connection import connected, plan_layout
+            from cluster.telemetry import Telemetry
+
+            with (
+                waiting("starting Ray", connected(cluster.address)) as can_grow,
+                ProgressReport(title, images, err, done, Telemetry(where)) as report,
+            ):
+                layout = plan_layout(cluster, can_grow)
+                tally = driver.run(planned, config, report, again, stop, layout=layout)
+        if tally.interrupted:
+            raise Interrupted(stop.signal)
+    return tally
+
+
+def _is_small(planned: ShardedDirectory, cluster: ClusterConfig, source: str, images: int) -> bool:
+    """Whether Ray would take longer to start than it saves, and nobody asked for it."""
+    if cluster != ClusterConfig() or os.environ.get("RAY_ADDRESS") or images > MOST_HERE:
+        return False
+    if not Location(source).is_local or (planned.location / _AT_WORK).exists():
+        return False
+    import torch
+
+    return torch.cuda.device_count() < 2
+
+
+@contextmanager
+def _marked(planned: ShardedDirectory) -> Iterator[None]:
+    """A file says that a process works here. It is left behind by one that died over an image."""
+    marker = planned.location / _AT_WORK
+    marker.publish(b"")
+    try:
+        yield
+    finally:
+        marker.remove()
