@@ -3,34 +3,25 @@
 python -m benchmarks.pictures       writes docs/overlays.jpg and docs/failures.jpg
 """
 
-import io
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+import gazecore
 from benchmarks.photos import photo_paths
-from gazecore.images.decode import decode, to_network
-from gazecore.model.bundle import load_bundle
-from gazecore.model.deepgaze import DeepGaze
-from gazecore.model.spec import DEFAULT
-from gazecore.view.overlay import draw_overlay
 
 HEIGHT = 320
 OVERLAYS = ("astronaut", "china", "rocket")
 FAILURES = ("page", "brick", "clock_motion")
 
 
-def strip(model: DeepGaze, paths: list[Path]) -> Image.Image:
+def strip(model: gazecore.Model, paths: list[Path]) -> Image.Image:
     """Overlays of one height, side by side."""
     drawn = []
     for path in paths:
-        data = path.read_bytes()
-        density = model.predict(to_network(data, model.bundle.display_size).pixels[None])
-        buffer = io.BytesIO()
-        draw_overlay(decode(data), density.log_density[0], buffer, legend=False)
-        overlay = Image.open(buffer).convert("RGB")
+        overlay = model.predict(path).overlay(legend=False).convert("RGB")
         drawn.append(overlay.resize((round(overlay.width * HEIGHT / overlay.height), HEIGHT)))
     gap = np.full((HEIGHT, 8, 3), 255, dtype=np.uint8)
     parts = [part for overlay in drawn for part in (np.asarray(overlay), gap)][:-1]
@@ -39,7 +30,7 @@ def strip(model: DeepGaze, paths: list[Path]) -> Image.Image:
 
 def main() -> None:
     """Write them."""
-    model = DeepGaze.load(load_bundle(DEFAULT))
+    model = gazecore.load()
     spec = find_spec("skimage")
     assert spec is not None
     assert spec.origin is not None

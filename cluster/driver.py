@@ -12,7 +12,8 @@ import pyarrow as pa
 import structlog
 
 from cluster.calls import cause_of, is_death, raised_by
-from cluster.layout import ActorLayout
+from cluster.connection import connected, plan_layout
+from cluster.layout import ActorLayout, ClusterConfig
 from cluster.pool import Pool
 from gazecore.shards.blame import Dispatcher, Task, find_killers
 from gazecore.shards.directory import ShardedDirectory
@@ -67,6 +68,24 @@ def run(
     if tally.deaths and not tally.interrupted:
         planned.remove_temporaries()  # of actors that were killed while they wrote
     return tally
+
+
+def run_at(
+    address: str,
+    planned: ShardedDirectory,
+    config: StageConfig,
+    report: Callable[[Tally], None] = lambda tally: None,
+    again: Iterable[Shard] = (),
+) -> Tally:
+    """`run` on a cluster that is connected to and let go of here, with actors as it has room.
+
+    Args:
+        address: HOST:PORT, `auto`, or `local` for a new one on this machine.
+        planned, config, report, again: see `run`.
+    """
+    with connected(address) as can_grow:
+        layout = plan_layout(ClusterConfig(), can_grow)
+        return run(planned, config, report, again, layout=layout)
 
 
 def _drain(pool: Pool, dispatcher: Dispatcher, stop: Stop) -> None:

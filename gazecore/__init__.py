@@ -1,7 +1,48 @@
 """Fixation densities for image collections of any size, with DeepGaze II.
 
-Plain Python, torch and Arrow: nothing in this package knows about Ray (that is `cluster`) or
-about command lines (that is `jobs`).
+    import gazecore
+    model = gazecore.load()
+    density = model.predict("beach.jpg")
+    run = gazecore.score("photos", "run")
+
+Plain Python, torch and Arrow: but for `gazecore.face`, which reaches a cluster where it is asked
+to, nothing in this package knows about Ray (that is `cluster`) or about command lines (that is
+`jobs`). Names below are loaded when they are first used.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gazecore.corpus.schema import Corpus, load_corpus
+    from gazecore.errors import GazecoreError
+    from gazecore.face import evaluate, open_run, score
+    from gazecore.predictor import Density, Model, Peak, load, predict
+    from gazecore.results.reader import Results
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Corpus", "Density", "GazecoreError", "Model", "Peak", "Results", "__version__", "evaluate",
+    "load", "load_corpus", "open_run", "predict", "score",
+]  # fmt: skip
+
+_ROOMS = {
+    "Corpus": "gazecore.corpus.schema",
+    "load_corpus": "gazecore.corpus.schema",
+    "GazecoreError": "gazecore.errors",
+    "Results": "gazecore.results.reader",
+    **dict.fromkeys(["evaluate", "open_run", "score"], "gazecore.face"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "pysaliency":
+        return importlib.import_module("gazecore.pysaliency")
+    if name not in __all__:
+        raise AttributeError(f"module 'gazecore' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ROOMS.get(name, "gazecore.predictor")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "pysaliency"])

@@ -62,33 +62,27 @@ def evaluate(options: EvaluateOptions) -> int:
         from cluster.logs import configure_logging
         from gazecore.corpus.schema import load_corpus
         from gazecore.evaluation.densities import Densities
-        from gazecore.evaluation.outputs import evaluate_densities, image_list, write_evaluation
+        from gazecore.evaluation.outputs import (
+            describe,
+            evaluate_densities,
+            image_list,
+            write_evaluation,
+        )
         from gazecore.evaluation.selection import select_images
-        from gazecore.model.record import held_out_images, seen_in_training
+        from gazecore.model.record import held_out_images
         from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
     _check(options)
     corpus = load_corpus(options.corpus)
     bundle = _bundle(options)
-    training = bundle.training if bundle else {}
-    held_out = held_out_images(corpus.digest, training)
+    held_out = held_out_images(corpus.digest, bundle.training if bundle else {})
     chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
     run = options.run or _score(options, image_list(corpus, chosen))
     densities = Densities(corpus, chosen, run, options.baseline)
-    about = {
-        "corpus": {"uri": Location(options.corpus).uri},
-        "model": {
-            "name": "the model" if bundle is None else (options.model or "the default model"),
-            "fingerprint": densities.model,
-            "training": _training(bundle),
-        },
-        "run": densities.run,
-        "baseline": options.baseline,
-        "asked": {"images": options.images, "limit": options.limit},
-        "seen_in_training": len(seen_in_training(corpus.digest, densities.images, training)),
-        "left_out": left_out | densities.left_out,
-    }
+    name = "the model" if bundle is None else (options.model or "the default model")
+    asked = {"images": options.images, "limit": options.limit}
+    about = describe(corpus, densities, name, bundle, left_out, options.baseline, asked)
     with progress_bar("judging", len(densities.images)) as on_image:
         found = evaluate_densities(corpus, densities, options.judging, about, on_image)
     write_evaluation(Location(options.out), found, corpus, densities)
@@ -154,17 +148,6 @@ def _score(options: EvaluateOptions, images: bytes) -> str:
         if tally.failed_shards:
             raise RunFailed("the scoring is not complete; the same command continues it")
     return run.uri
-
-
-def _training(bundle: "ModelBundle | None") -> dict[str, Any] | None:
-    from gazecore.model.record import stages
-
-    if bundle is None:
-        return None
-    wanted = ("corpus", "images", "fixations")
-    found = [{k: stage[k] for k in wanted if k in stage} for stage in stages(bundle.training)]
-    named = [stage for stage in found if len(stage) == len(wanted)]
-    return {**named[-1], "stages": named} if named else {}
 
 
 def show(summary: Mapping[str, Any], page: str) -> None:

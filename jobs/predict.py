@@ -48,11 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def predict(options: PredictOptions) -> int:
     """Predict, draw and print; returns the exit code."""
     with err.status(LOADING):
-        from gazecore.density.statistics import statistics
-        from gazecore.images.decode import decode, to_network
+        import gazecore
+        from gazecore.images.decode import decode
         from gazecore.images.fetch import fetch
-        from gazecore.model.bundle import load_bundle
-        from gazecore.model.deepgaze import DeepGaze
         from gazecore.ownership import is_our_picture, refuse_foreign
         from gazecore.storage import Location
         from gazecore.view.overlay import draw_overlay
@@ -64,26 +62,24 @@ def predict(options: PredictOptions) -> int:
     inputs = {Path(uri).resolve() for uri in options.images if "://" not in uri}
     if over := next((path for path in paths if path.resolve() in inputs), None):
         raise InputError(f"the overlay {over} would be written over an image: name another --out")
-    targets = [Location(str(path)) for path in paths]
-    refuse_foreign(targets, is_our_picture, options.overwrite)
-    bundle = load_bundle(options.model)
-    model = DeepGaze.load(bundle, backbone_source=options.backbone_weights)
+    refuse_foreign([Location(str(path)) for path in paths], is_our_picture, options.overwrite)
+    model = gazecore.load(
+        options.model,
+        backbone_weights=options.backbone_weights,
+        display_size=options.display_size,
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for uri, path in zip(options.images, paths, strict=True):
         try:
-            data = fetch(uri, None, options.limits)
-            image = to_network(data, options.display_size or bundle.display_size, options.limits)
-            found = model.predict(image.pixels[None])
-            log_density = found.log_density[0]
-            numbers = statistics(
-                log_density, found.members[0], found.centerbias, image.height, image.width
-            )
+            image = decode(fetch(uri, None, options.limits), options.limits)
+            density = model.predict_rgb(image)
+            numbers = density.statistics
         except (ImageError, StorageUnavailable) as error:
             err.print(f"{printable(redact(uri))}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
-        draw_overlay(decode(data, options.limits), log_density, path)
+        draw_overlay(image, density.grid, path)
         out.print(printable(redact(uri)), soft_wrap=True)
         out.print(
             f"  information {numbers['information_bits']:.2f} bit, "

@@ -107,6 +107,14 @@ def test_commands_in_the_documents_parse(name: str) -> None:
         tyro.cli(options, args=arguments)
 
 
+def test_lines_of_the_documents_are_of_one_width() -> None:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+        lines = [line for line in text.splitlines() if not line.startswith("|")]
+        too_long = [line for line in lines if len(line) > 120 and "](" not in line]
+        assert too_long == [], path.name
+
+
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
     for path in [*ROOT.glob("gazecore/**/*.py"), *ROOT.glob("cluster/*.py")]:
         assert len(path.read_text().splitlines()) <= 330, path

@@ -46,11 +46,13 @@ class Corpus:
     Attributes:
         images, fixations: tables of the schemas above.
         dropped: what the importer left out, reason to count.
+        uri: where it was loaded from; empty: nowhere.
     """
 
     images: pa.Table
     fixations: pa.Table
     dropped: Mapping[str, int] = field(default_factory=dict)
+    uri: str = field(default="", compare=False)
 
     @property
     def image_ids(self) -> list[str]:
@@ -98,7 +100,7 @@ def load_corpus(uri: str) -> Corpus:
                 f"{uri} is not a corpus, {name}.parquet: {one_line(error)}; "
                 "`gazecore ingest` makes one"
             ) from error
-    corpus = Corpus(*tables)
+    corpus = Corpus(tables[0], tables[1], uri=location.uri)
     problem = _problem(corpus)
     if problem:
         raise CorpusError(f"{uri}: {problem}; `gazecore ingest` makes a corpus without such")

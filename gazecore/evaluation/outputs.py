@@ -23,6 +23,8 @@ from gazecore.evaluation.judge import Judge
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
+from gazecore.model.bundle import ModelBundle
+from gazecore.model.record import seen_in_training, stages
 from gazecore.ownership import is_table_of
 from gazecore.results.run import open_run
 from gazecore.storage import Location, parquet_bytes
@@ -79,6 +81,49 @@ def evaluate_densities(
         "gold_standard": gold and {"bandwidth": gold.bandwidth, "weights": gold.weights},
     }
     return Evaluation(images, fixations, summary)
+
+
+def describe(
+    corpus: Corpus,
+    densities: Densities,
+    name: str,
+    bundle: ModelBundle | None,
+    left_out: Mapping[str, int],
+    baseline: str,
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Where an evaluation comes from, for its summary.
+
+    Args:
+        corpus, densities: what is judged by what.
+        name: what the page calls the model.
+        bundle: of the model; None: it is not known.
+        left_out: images that were not chosen, by reason.
+        baseline: what information gain is over.
+        asked: which images were asked for.
+    """
+    training = bundle.training if bundle else {}
+    return {
+        "corpus": {"uri": corpus.uri},
+        "model": {
+            "name": name,
+            "fingerprint": densities.model,
+            "training": None if bundle is None else _trained(training),
+        },
+        "run": densities.run,
+        "baseline": baseline,
+        "asked": dict(asked),
+        "seen_in_training": len(seen_in_training(corpus.digest, densities.images, training)),
+        "left_out": {**left_out, **densities.left_out},
+    }
+
+
+def _trained(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a page says of a training: the last stage, and all of them."""
+    wanted = ("corpus", "images", "fixations")
+    found = [{k: stage[k] for k in wanted if k in stage} for stage in stages(training)]
+    named = [stage for stage in found if len(stage) == len(wanted)]
+    return {**named[-1], "stages": named} if named else {}
 
 
 def write_evaluation(

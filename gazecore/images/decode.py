@@ -84,14 +84,19 @@ def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()
             which only `native` can cause.
     """
     with _upright(data, limits) as image:
-        height, width = network_size(image.height, image.width, display_size)
-        if height * width > MAX_NETWORK_PIXELS:
-            raise TooLarge(
-                f"{image.width}x{image.height} is too large for the native display size: "
-                "use --display-size 1024"
-            )
-        resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        return NetworkInput(image.height, image.width, np.array(resized))
+        return resized(image, display_size)
+
+
+def resized(image: Image.Image, display_size: DisplaySize) -> NetworkInput:
+    """Resize an upright RGB image, antialiased, to what the network sees; see `to_network`."""
+    height, width = network_size(image.height, image.width, display_size)
+    if height * width > MAX_NETWORK_PIXELS:
+        raise TooLarge(
+            f"{image.width}x{image.height} is too large for the native display size: "
+            "use --display-size 1024"
+        )
+    pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+    return NetworkInput(image.height, image.width, pixels)
 
 
 @contextlib.contextmanager

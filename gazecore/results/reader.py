@@ -32,6 +32,9 @@ class Results:
     def __init__(self, run: Run) -> None:
         self.run = run
 
+    def __repr__(self) -> str:
+        return f"<gazecore.Results of {self.run.location.uri}>"
+
     def plan(self) -> pa.Table:
         """The planned images, schema PLAN."""
         tables = [read_table(part.location, PLAN) for part in plan_parts(self.run)]

@@ -139,7 +139,7 @@ def step_by_step(rank: int, folder: str, found: Any) -> None:
         (member,) = members(data, 1)
         steps = []
         with side_by_side() as pool:
-            trainer = member.trainer(data, pool, Peers(rank, ranks, _sum_over_ranks))
+            trainer = member.trainer(pool, Peers(rank, ranks, _sum_over_ranks))
             for _ in range(2):
                 shares = trainer.shares()
                 read = data.read(share.images for share in shares)

@@ -1,0 +1,177 @@
+"""What a Python user calls besides a model; `gazecore` itself offers all of it (docs/python.md)."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gazecore.corpus.schema import Corpus
+from gazecore.errors import RunFailed
+from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.outputs import Evaluation, describe, evaluate_densities, image_list
+from gazecore.evaluation.selection import select_images
+from gazecore.evaluation.settings import EvaluationConfig
+from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
+from gazecore.images.formats import Limits
+from gazecore.images.listing import list_images
+from gazecore.metrics.names import METRICS, Metric
+from gazecore.model.record import held_out_images
+from gazecore.model.spec import DEFAULT
+from gazecore.predictor import Model
+from gazecore.results.reader import Results, open_results
+from gazecore.results.run import ModelNote, RunSettings, begin_run
+from gazecore.results.settings import ScoringOptions
+from gazecore.scoring import Request, ScoringStage
+from gazecore.shards import local
+from gazecore.shards.planning import update_plan
+from gazecore.shards.stage import ReadingConfig
+from gazecore.shards.tally import Tally
+from gazecore.storage import Location
+
+
+def score(
+    source: str | Path,
+    out: str | Path,
+    *,
+    model: str = DEFAULT,
+    backbone_weights: str | None = None,
+    display_size: DisplaySize | None = None,
+    density_factor: int = DEFAULT_FACTOR,
+    shard_size: int | None = None,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    address: str | None = None,
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> Results:
+    """Score a collection of images: what `gazecore score` does, in this process or on a cluster.
+
+    The same call again continues what was interrupted, and picks up new images. Images that cannot
+    be read become failed rows.
+
+    Args:
+        source: a folder, prefix, glob, image or list, local or any fsspec URI.
+        out: the run directory to write or continue.
+        model, backbone_weights, display_size: as `load` takes them.
+        density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
+        shard_size, limit, retry_failed: as `ScoringOptions` has them.
+        address: of a Ray cluster, HOST:PORT, `auto`, or `local` for a new one on this machine;
+            None: this process computes, without Ray.
+        report: is called now and then with what was done so far.
+
+    Raises:
+        InputError, BundleError, RunMismatch: something that you can mend.
+        RunFailed: shards could not be done; the same call tries them again.
+    """
+    options = ScoringOptions(
+        model,
+        backbone_weights,
+        shard_size,
+        display_size,
+        density_factor,
+        limit=limit,
+        retry_failed=retry_failed,
+    )
+    scoring = Request(str(source), str(out), options).begin()
+    if scoring.to_do:
+        if address is None:
+            tally = local.run(scoring.run, scoring.config, report, scoring.again())
+        else:
+            from cluster.driver import run_at
+
+            tally = run_at(address, scoring.run, scoring.config, report, scoring.again())
+        if tally.failed_shards:
+            shard, why = next(iter(tally.failed_shards.items()))
+            raise RunFailed(
+                f"{len(tally.failed_shards)} shards could not be done, such as {shard}: {why}; the "
+                "same call tries them again"
+            )
+    return Results(scoring.run)
+
+
+def open_run(uri: str | Path) -> Results:
+    """Open a run directory, finished or not, local or on any fsspec URI.
+
+    Raises:
+        InputError: there is none.
+    """
+    return open_results(str(uri))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A `StageConfig` of a model that is loaded already."""
+
+    where: str
+    stage: ScoringStage
+    reading: ReadingConfig
+
+    def build(self, threads: int | None = None, gpu: bool | None = None) -> ScoringStage:
+        """See `StageConfig.build`."""
+        return self.stage
+
+
+def evaluate(
+    model: Model | Results,
+    corpus: Corpus,
+    *,
+    images: str | None = None,
+    limit: int | None = None,
+    baseline: str = "centerbias",
+    metrics: tuple[Metric, ...] = METRICS,
+    sigma: float = EvaluationConfig.sigma,
+    on_image: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Judge a model, or a run's densities, by recorded fixations; what `gazecore evaluate` does.
+
+    Args:
+        model: from `load`, or a run from `score` or `open_run`.
+        corpus: from `load_corpus`.
+        images: None for all that have fixations, `held-out` for those that the model's training
+            held out, or a text file with an image_id on each line.
+        limit: judge only the first so many.
+        baseline: what information gain is over: `centerbias`, `uniform`, or the URI of a run.
+        metrics: which.
+        sigma: deviation in pixels of the empirical maps of CC, KLDiv and SIM, usually one degree.
+        on_image: is called after each judged image.
+
+    Returns:
+        `summary` has the averages with 95 % intervals, `images` and `fixations` every value.
+
+    Raises:
+        InputError: there is nothing to judge.
+    """
+    config = EvaluationConfig(metrics, sigma)
+    name, bundle = "the model", None
+    if isinstance(model, Model):
+        name, bundle = model.name, model.bundle
+    held_out = held_out_images(corpus.digest, bundle.training if bundle else {})
+    chosen, left_out = select_images(corpus, images, limit, held_out)
+    with tempfile.TemporaryDirectory(prefix="gazecore-evaluate-") as folder:
+        if isinstance(model, Results):
+            run = model.run.location.uri
+        else:
+            run = _scored_here(model, corpus, chosen, Location(folder))
+        densities = Densities(corpus, chosen, run, baseline)
+        asked = {"images": images, "limit": limit}
+        about = describe(corpus, densities, name, bundle, left_out, baseline, asked)
+        return evaluate_densities(corpus, densities, config, about, on_image)
+
+
+def _scored_here(model: Model, corpus: Corpus, chosen: list[str], folder: Location) -> str:
+    """A run over images of a corpus by a model that is loaded; returns where it is."""
+    (folder / "input.parquet").publish(image_list(corpus, chosen))
+    settings = RunSettings(
+        (folder / "input.parquet").uri,
+        model.bundle.fingerprint,
+        model.display_size,
+        64,
+        1,
+        Limits(),
+    )
+    run = begin_run(folder / "run", settings, ModelNote(model.name))
+    update_plan(run, list_images(settings.input, ("file",)))
+    reading = ReadingConfig(model.display_size)
+    tally = local.run(run, _Loaded(run.location.uri, ScoringStage(model.deepgaze, run), reading))
+    for why in tally.failed_shards.values():
+        raise RunFailed(f"the corpus's images could not be scored: {why}")
+    return run.location.uri
