@@ -138,7 +138,7 @@ def train_members(
             while waiting and len(flying) < room:
                 member = waiting.pop(0)
                 task = Task(
-                    tuple(caches),
+                    tuple(Location(uri).uri for uri in caches),  # workers start elsewhere
                     member,
                     config.workers,
                     config.cpus_per_worker,

@@ -215,12 +215,12 @@ class Request:
             ),
         )
         before = run.shards_done()
-        failed = failed_images(run) if options.retry_failed else {}
-        kept = images_in(run, before)
-        if kept - sum(failed.values()) < plan.images:  # else no weights are needed
+        failed = failed_images(run) if options.retry_failed else None
+        scoring = Scoring(run, plan, config, before, images_in(run, before), failed)
+        if scoring.to_do:  # else no weights are needed
             weights = weights_to_send(self._backbone, options.backbone_weights)
-            config = replace(config, weights=weights)
-        return Scoring(run, plan, config, before, kept, failed)
+            scoring = replace(scoring, config=replace(config, weights=weights))
+        return scoring
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Scoring:
         config: what scores it.
         before: shards that were done before.
         kept: images that had a row before.
-        failed: shards with images that are to be tried again, and how many.
+        failed: shards with images that are to be tried again, and how many; None: nobody asked.
     """
 
     run: Run
@@ -240,12 +240,12 @@ class Scoring:
     config: ScoringConfig
     before: set[int]
     kept: int
-    failed: Mapping[int, int]
+    failed: Mapping[int, int] | None
 
     @property
     def done(self) -> int:
         """Images that nothing is done about."""
-        return self.kept - sum(self.failed.values())
+        return self.kept - sum((self.failed or {}).values())
 
     @property
     def to_do(self) -> int:
@@ -254,4 +254,4 @@ class Scoring:
 
     def again(self) -> Iterator[Shard]:
         """The images that are to be tried again; see `failed_parts`."""
-        return failed_parts(self.run, self.failed)
+        return failed_parts(self.run, self.failed or {})

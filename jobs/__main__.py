@@ -29,13 +29,20 @@ def main() -> None:
     except KeyboardInterrupt:  # while a command was imported
         print("gazecore: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def run() -> None:
+    """`main`, and the process ends with it: no thread that was left at work is waited for after an
+    interruption, and no library has a last word on stderr."""
+    code: object = 0
+    try:
+        main()
     except SystemExit as end:
-        if end.code in (130, 143):  # whoever interrupts a command waits for no thread of it
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    stream.flush()
-            os._exit(int(end.code))
-        raise
+        code = end.code
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _dispatch() -> None:
@@ -63,4 +70,4 @@ def _dispatch() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

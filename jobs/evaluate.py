@@ -1,5 +1,6 @@
 """Judge a model, or a finished run, by recorded fixations."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -124,7 +125,7 @@ def _score(options: EvaluateOptions, images: bytes) -> str:
     """Score the images, or those that are left; returns the run."""
     from gazecore.scoring import Request
     from gazecore.storage import Location
-    from jobs.work import work_off
+    from jobs.work import score_images
 
     listed, run = Location(options.out) / "input.parquet", Location(options.out) / "run"
     listed.publish(images)
@@ -133,20 +134,13 @@ def _score(options: EvaluateOptions, images: bytes) -> str:
         backbone_weights=options.backbone_weights,
         density_factor=1,
     )
+    started = time.monotonic()
     with err.status("planning"):
         scoring = Request(listed.uri, run.uri, how).begin()
-    if scoring.to_do:
-        tally = work_off(
-            "evaluate",
-            scoring.run,
-            scoring.config,
-            options.cluster,
-            source=listed.uri,
-            images=scoring.plan.images,
-            kept=scoring.kept,
-        )
-        if tally.failed_shards:
-            raise RunFailed("the scoring is not complete; the same command continues it")
+    tally, rows, _ = score_images("evaluate", scoring, listed.uri, options.cluster, started)
+    show_rows(rows)
+    if tally.failed_shards:
+        raise RunFailed("the scoring is not complete; the same command continues it")
     return run.uri
 
 

@@ -31,7 +31,7 @@ class ScoreOptions:
     s3://bucket/photos."""
     out: str
     """The run directory to write or continue. Local or any fsspec URI."""
-    scoring: UseAppendAction[OmitArgPrefixes[ScoringOptions]] = field(
+    scoring: UseAppendAction[Annotated[ScoringOptions, arg(name="")]] = field(
         default_factory=ScoringOptions
     )
     dry_run: bool = False
@@ -62,13 +62,10 @@ def score(options: ScoreOptions) -> int:
     """Plan, score and report; returns the exit code."""
     with err.status(LOADING):
         from cluster.logs import configure_logging
-        from cluster.progress import summary_rows
-        from gazecore.results.status import count_failed
         from gazecore.scoring import Request
-        from gazecore.shards.tally import Tally
         from gazecore.storage import Location
         from jobs.dry_run import estimate_rows
-        from jobs.work import work_off
+        from jobs.work import score_images
 
     configure_logging(Location(options.out).uri)
     started = time.monotonic()
@@ -82,28 +79,15 @@ def score(options: ScoreOptions) -> int:
         return 0
     with err.status("planning"), keeping(lambda: "the same command plans again"):
         scoring = request.begin()
-    run, tally = scoring.run, Tally()
-    if scoring.to_do:
-        tally = work_off(
-            "score",
-            run,
-            scoring.config,
-            options.cluster,
-            source=options.input,
-            images=scoring.plan.images,
-            kept=scoring.kept,
-            again=scoring.again(),
-            failed=scoring.failed,
-        )
-    failed_before = 0 if options.scoring.retry_failed else count_failed(run, scoring.before)
-    seconds = time.monotonic() - started
-    rows = summary_rows(tally, "scored", scoring.done, seconds, failed_before)
+    tally, rows, has_scores = score_images(
+        "score", scoring, options.input, options.cluster, started
+    )
     rows += left_out_rows(request.left_out)
-    if options.scoring.retry_failed and not scoring.failed:
+    if scoring.failed == {}:
         rows.append(("retried", "nothing: no row was failed"))
-    rows.append(("results", run.location.uri))
-    if scoring.done + tally.ok > (failed_before or 0):
-        rows.append(("ask", ask(run.location.uri)))
+    rows.append(("results", scoring.run.location.uri))
+    if has_scores:
+        rows.append(("ask", ask(scoring.run.location.uri)))
     show_rows(rows)
     return 1 if tally.failed_shards else 0
 

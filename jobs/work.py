@@ -2,8 +2,10 @@
 end."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from cluster.layout import ClusterConfig
 from gazecore.errors import Interrupted
@@ -13,6 +15,9 @@ from gazecore.shards.stage import StageConfig
 from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 from jobs.command import err, keeping, kept_images, say, waiting
+
+if TYPE_CHECKING:
+    from gazecore.scoring import Scoring
 
 MOST_HERE = 256
 """Images that are computed in this process where nobody asked for actors."""
@@ -75,16 +80,57 @@ def work_off(
             ):
                 layout = plan_layout(cluster, can_grow)
                 tally = driver.run(planned, config, report, again, stop, layout=layout)
+            if planned.location.is_local:
+                (planned.location / _AT_WORK).remove()
         if tally.interrupted:
             raise Interrupted(stop.signal)
     return tally
+
+
+def score_images(
+    command: str, scoring: "Scoring", source: str, cluster: ClusterConfig, started: float
+) -> tuple[Tally, list[tuple[str, str]], bool]:
+    """Score what is to do of a run.
+
+    Args:
+        command: what people typed.
+        scoring: what is planned.
+        source: where the images are, or their list.
+        cluster: where.
+        started: when the command began, by `time.monotonic`.
+
+    Returns:
+        What was done, the last words on it, and whether the run has any scores.
+    """
+    from cluster.progress import summary_rows
+    from gazecore.results.status import count_failed
+
+    tally, failed = Tally(), scoring.failed or {}
+    if scoring.to_do:
+        tally = work_off(
+            command,
+            scoring.run,
+            scoring.config,
+            cluster,
+            source=source,
+            images=scoring.plan.images,
+            kept=scoring.kept,
+            again=scoring.again(),
+            failed=failed,
+        )
+    before = count_failed(scoring.run, scoring.before) if scoring.failed is None else 0
+    seconds = time.monotonic() - started
+    rows = summary_rows(tally, "scored", scoring.done, seconds, before)
+    return tally, rows, scoring.done + tally.ok > (before or 0)
 
 
 def _is_small(planned: ShardedDirectory, cluster: ClusterConfig, source: str, images: int) -> bool:
     """Whether Ray would take longer to start than it saves, and nobody asked for it."""
     if cluster != ClusterConfig() or os.environ.get("RAY_ADDRESS") or images > MOST_HERE:
         return False
-    if not Location(source).is_local or (planned.location / _AT_WORK).exists():
+    if not (Location(source).is_local and planned.location.is_local):
+        return False
+    if (planned.location / _AT_WORK).exists():
         return False
     import torch
 

@@ -39,7 +39,7 @@ def test_no_secret_is_printed_logged_or_stored(
     folder = tempfile.mkdtemp(prefix="gz-")  # Ray's sockets need a short path
     try:
         result = gazecore_command(
-            "score", "list.txt", "--out", "run", "--model", tiny_file,
+            "score", "list.txt", "--out", "run", "--model", tiny_file, "--actors", "1",
             env={"AWS_SESSION_TOKEN": "planted-session", "RAY_AUTH_TOKEN": token,
                  "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder},
         )  # fmt: skip

@@ -129,20 +129,6 @@ def test_training_from_features_to_judged_densities(
         "held-out", "--out", "held", "--sigma", "8", "--metrics", "information_gain",
     )  # fmt: skip
     assert held_out.returncode == 0, held_out.stderr
-    on_the_fly = (
-        "train", "corpus", "--on-the-fly", "--backbone", "tiny", "--training.epochs", "2",
-        "--members", "1", "--folds", "3", "--out", "flying/m.safetensors",
-    )  # fmt: skip
-    flying = gazecore_command(*on_the_fly)
-    assert flying.returncode == 0, flying.stderr
-    assert "left out: 17.png" in flying.stdout
-    again = gazecore_command(*on_the_fly)
-    assert again.returncode == 0, again.stderr
-    assert "epoch" not in again.stderr
-    torch.testing.assert_close(
-        density(tmp_path / "flying" / "m.safetensors", tmp_path / "cache"),
-        density(folder / "m.safetensors", tmp_path / "cache"), rtol=0, atol=1e-5,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -153,7 +139,6 @@ def test_training_from_features_to_judged_densities(
         (["--folds", "40"], "too few for 40 folds"),
         (["--folds", "2"], "at least 3 folds"),
         (["--members", "6"], "needs --parts"),
-        (["--mirrored", "cache"], "is not"),
         (["--pretrain", "corpus"], "is not a feature cache"),
         (["--training.epochs", "0"], "training.epochs must be positive"),
         (
@@ -196,12 +181,10 @@ def test_mistakes_are_said_before_ray_starts(
     assert not (tmp_path / "third").exists()
 
 
-def test_what_members_start_from_decides_their_shape_and_their_features(
+def test_what_members_start_from_decides_their_shape(
     gazecore_here: Command, tmp_path: Path
 ) -> None:
     make_cache(make_corpus(tmp_path), TinyBackbone(), str(tmp_path / "cache"))
-    corpus = FeatureCache(str(tmp_path / "cache")).corpus()
-    corpus.save(Location(str(tmp_path / "corpus")))
     quick = ("--members", "1", "--training.epochs", "1", "--workers", "0")
     # One of the two stages gives the shape of both.
     first = gazecore_here(
@@ -212,16 +195,16 @@ def test_what_members_start_from_decides_their_shape_and_their_features(
     assert first.returncode == 0, first.stderr
     start = load_bundle(str(tmp_path / "one" / "m.safetensors"))
     assert (start.readout.config.widths, start.readout.config.activation) == ((4, 1), "relu")
-    for source in (["cache"], ["corpus", "--on-the-fly"]):
-        out = f"{source[0]}-tuned/m.safetensors"
-        tuned = gazecore_here("train", *source, "--out", out, *quick, "--init", "one/m.safetensors")
-        assert tuned.returncode == 0, tuned.stderr
-        bundle = load_bundle(str(tmp_path / out))
-        assert bundle.readout.config == start.readout.config
-        assert bundle.backbone == start.backbone
-        assert bundle.training["settings"]["widths"] == [4, 1]
+    tuned = gazecore_here(
+        "train", "cache", "--out", "tuned/m.safetensors", *quick, "--init", "one/m.safetensors"
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    bundle = load_bundle(str(tmp_path / "tuned" / "m.safetensors"))
+    assert bundle.readout.config == start.readout.config
+    assert bundle.backbone == start.backbone
+    assert bundle.training["settings"]["widths"] == [4, 1]
     marker = json.loads(
-        (tmp_path / "cache-tuned" / "m.training" / "members" / "training.json").read_text()
+        (tmp_path / "tuned" / "m.training" / "members" / "training.json").read_text()
     )
     assert marker["training"]["widths"] == [4, 1]  # by which another start is refused
 
