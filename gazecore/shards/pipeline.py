@@ -184,15 +184,16 @@ class Pipeline(Generic[Computed]):
         only of an image that does not fit alone nothing is computed.
         """
         for start in range(0, len(images), at_once):
-            part, computed = images[start : start + at_once], None
+            part, fits = images[start : start + at_once], True
             try:
                 with self._computing, self.clock.phase("compute"):
                     computed = self._stage.compute(np.stack([i.pixels for i in part]), at_once)
             except Exception as error:
                 if not ran_out(error):
                     raise
+                fits = False
             # Not in the handler: what the network held is free once the error is gone.
-            if computed is not None:
+            if fits:
                 yield from ((computed, position) for position in range(len(part)))
             elif at_once > 1:
                 yield from self._compute(part, at_once // 2)

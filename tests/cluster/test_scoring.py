@@ -38,6 +38,7 @@ from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
 from gazecore.scoring import ScoringConfig
+from gazecore.shards import local
 from gazecore.shards.plan import shards
 from gazecore.shards.planning import update_plan
 from gazecore.shards.stage import StageConfig
@@ -113,6 +114,9 @@ def test_results_do_not_depend_on_the_number_of_actors(
     score(runs[0], tiny_bytes, ActorLayout(1, 0, 2))
     score(runs[1], tiny_bytes)
     assert files(runs[0]) == files(runs[1])
+    without_ray = make_run(tmp_path / "without Ray", photos)
+    local.run(without_ray, config(without_ray, tiny_bytes))
+    assert files(without_ray) == files(runs[0])
 
 
 def test_killed_actors_are_replaced_and_nothing_differs(tmp_path: Path, tiny_bytes: bytes) -> None:
