@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.layout import WorkersConfig
 from gazecore.model.bundle import read_bundle
 from tests.conftest import make_photo
 from tests.gazecore.test_corpus import write_osie
 from tests.gazecore.test_corpus_cat2000 import save_image, save_map
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
 from tests.gazecore.test_corpus_salicon import worker, write_mat
-from tests.jobs.conftest import ROOT, run_gazecore
+from tests.jobs.conftest import ROOT, run_here
 from tests.test_project import commands_in
 
 IMAGES = 12
@@ -50,7 +51,7 @@ def photos(folder: Path) -> None:
 
 
 def command(*arguments: str) -> None:
-    done = run_gazecore(Path.cwd(), *arguments)
+    done = run_here(Path.cwd(), *arguments)
     assert done.returncode == 0, f"{shlex.join(arguments)}: {done.stderr}"
 
 
@@ -151,6 +152,9 @@ def test_the_commands_of_a_document_run_as_they_stand(
     document: str, s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare, names = DOCUMENTS[document]
+    # Members are trained in this process: each would take Ray Train seconds to start.
+    options = WorkersConfig.__init__.__defaults__ or ()
+    monkeypatch.setattr(WorkersConfig.__init__, "__defaults__", (0, *options[1:]))
     monkeypatch.chdir(tmp_path)
     for key, value in s3_server.items():
         monkeypatch.setenv(key, value)
@@ -162,7 +166,7 @@ def test_the_commands_of_a_document_run_as_they_stand(
             line = shlex.join(arguments)
             if any(re.search(pattern, line) for pattern in NOT_RUN):
                 continue
-            done = run_gazecore(tmp_path, *arguments[1:])
+            done = run_here(tmp_path, *arguments[1:])
             assert done.returncode == 0, f"{name}: {line}\n{done.stdout}\n{done.stderr}"
             ran += 1
     assert ran > 1

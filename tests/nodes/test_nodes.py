@@ -170,7 +170,7 @@ def test_a_node_that_is_given_notice_finishes_its_shards_and_gets_no_more(
     spot, other = nodes.add(gpus=1), nodes.add(gpus=1)
     with (
         structlog.testing.capture_logs() as logs,
-        working(tmp_path, 60, ClusterConfig(), seconds=1.0) as run,
+        working(tmp_path, 90, ClusterConfig(), seconds=1.0) as run,
     ):
         until(lambda: run.on(spot) and run.on(other))
         with metadata_service() as (address, notice):
@@ -188,9 +188,9 @@ def test_a_node_that_is_given_notice_finishes_its_shards_and_gets_no_more(
         # Once its shards are done its actor goes, and the node ends by itself.
         until(lambda: spot.node_id not in {n["NodeID"] for n in ray.nodes() if n["Alive"]})
         assert len(run.on(spot)) <= begun
-        assert run.finish().ok == 60
+        assert run.finish().ok == 90
     assert run.tally.deaths == 0
-    assert len(run.notes()) == 60  # nothing was done twice
+    assert len(run.notes()) == 90  # nothing was done twice
 
 
 @contextmanager
