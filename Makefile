@@ -9,7 +9,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 CONSTRAINTS := $(if $(filter cpu,$(TORCH)),,-c constraints.txt)
 BIN := $(VENV)/bin
 
-.PHONY: demo test chaos lint audit torture clean
+.PHONY: demo test test-all chaos lint audit torture clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +26,17 @@ demo: $(VENV)/.installed
 	$(BIN)/gazecore predict demo/photos/* --out demo/overlays
 	@echo "The Parquet is in demo/run, the pictures are in demo/overlays."
 
+# Without a cluster side by side, a file to a core; what starts Ray one after the other.
+APART := tests/gazecore $(wildcard tests/test_*.py)
+IN_TURN := tests/cluster tests/jobs tests/nodes tests/chaos
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile $(APART)
+	$(BIN)/python -m pytest -m 'not slow' $(IN_TURN)
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -n auto --dist loadfile $(APART)
+	$(BIN)/python -m pytest $(IN_TURN)
 
 torture: $(VENV)/.installed
 	rm -rf torture && mkdir -p torture

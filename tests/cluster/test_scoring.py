@@ -219,6 +219,7 @@ def test_an_image_that_kills_its_actor_becomes_a_failed_row(
     assert list(problems(run)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fragile")
 def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed(
     photos: Path,
@@ -293,6 +294,7 @@ def test_a_run_ends_where_one_shard_after_the_other_fails(
     assert list(problems(run)) == []
 
 
+@pytest.mark.slow
 def test_weights_are_read_once_by_the_driver(photos: Path, tmp_path: Path) -> None:
     # Files in fsspec's memory are there for this process alone: an actor could not read them.
     names = [i for i, layer in enumerate(vgg19().features) if isinstance(layer, torch.nn.Conv2d)]

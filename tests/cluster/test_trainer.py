@@ -104,6 +104,7 @@ def undisturbed(data: TrainingSet) -> tuple[list[torch.Tensor], list[tuple[int, 
     return [densities(readout, data) for readout in found], epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_ends_in_the_same_densities(
     data: TrainingSet,
@@ -187,6 +188,7 @@ def test_each_step_is_the_same_in_one_two_and_three_processes(tmp_path: Path) ->
             np.testing.assert_allclose(density, density_alone, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_trainings_share_a_cluster(
     data: TrainingSet,
     folder: Path,
@@ -236,6 +238,7 @@ def test_a_finished_training_is_taken_as_it_is_and_another_is_refused(
             cluster.members(caches(folder), storage, {"members": 1})
 
 
+@pytest.mark.slow
 def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
     workers = 2
     long = replace(CONFIG, epochs=8, patience=8)

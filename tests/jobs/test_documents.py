@@ -147,6 +147,7 @@ def test_every_document_with_commands_is_run() -> None:
     assert with_commands == named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_commands_of_a_document_run_as_they_stand(
     document: str, s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,7 @@ print(json.dumps([len(rows), (peak_mb() - libraries) / 1024]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.corpora
 def test_hostile_files_among_a_hundred_good_ones(
     gazecore_command: Command, tiny_file: str, tmp_path: Path, shared: Path
@@ -56,6 +57,7 @@ def test_hostile_files_among_a_hundred_good_ones(
     print(f"\n{len(hostile)} hostile files: {len(hostile) - len(failed)} ok, failed: {failed}")
 
 
+@pytest.mark.slow
 @pytest.mark.corpora
 def test_scoring_the_hostile_files_stays_under_two_gigabytes(
     gazecore_command: Command, tiny_file: str, tmp_path: Path, shared: Path

@@ -45,6 +45,7 @@ def begin(*arguments: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actors", ["0", "1"])
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
@@ -79,6 +80,7 @@ def test_an_interruption_keeps_what_is_done_and_says_so(
     assert list(problems(run)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actors", ["0", "1"])
 def test_a_second_signal_ends_the_command_at_once(
     actors: str, photos: Path, tmp_path: Path, gazecore_command: Command

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import gazecore.results.reader
 from gazecore.results.verify import problems
 from tests.conftest import make_photo
@@ -20,6 +22,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_three_times_equals_an_undisturbed_one(
     gazecore_command: Command, tiny_file: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from tests.conftest import make_photo
 from tests.jobs.conftest import Command, words
 
 
+@pytest.mark.slow
 def test_images_in_and_results_out_over_s3(
     s3_server: dict[str, str],
     gazecore_command: Command,
@@ -77,6 +78,7 @@ def test_images_in_and_results_out_over_s3(
     assert "planted" not in result.stdout + result.stderr + again.stdout + again.stderr
 
 
+@pytest.mark.slow
 def test_listing_s3_crosses_pages(
     s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_listing_s3_crosses_pages(
     assert ids == [f"{number:05d}.jpg" for number in range(1203)]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_does_not_exist_is_one_line_and_exit_code_2(
     s3_server: dict[str, str], gazecore_command: Command, tiny_file: str, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def submit(head: tuple[str, dict[str, str]], name: str, *command: str) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_ray_job_submit_scores_a_folder(
     head: tuple[str, dict[str, str]], photos: Path, tiny_file: str, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_ray_job_submit_scores_a_folder(
     assert results.scores["status"].to_pylist() == ["ok"] * 10
 
 
+@pytest.mark.slow
 def test_ray_job_submit_trains_from_s3_to_s3(
     head: tuple[str, dict[str, str]],
     s3_server: dict[str, str],

@@ -61,6 +61,7 @@ def density(path: Path, cache: Path) -> torch.Tensor:
     return bundle.readout(features[None], on_grid(bundle.centerbias, 192, 256))
 
 
+@pytest.mark.slow
 def test_training_from_features_to_judged_densities(
     gazecore_command: Command, cache: str, tmp_path: Path
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_loss_that_is_not_finite_ends_the_command_at_once(
     assert not (tmp_path / "one" / "m.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_in_the_middle_of_an_epoch_goes_on(
     gazecore_command: Command, cache: str, tmp_path: Path
 ) -> None:
