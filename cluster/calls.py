@@ -69,7 +69,9 @@ def outcome_of(ref: ray.ObjectRef) -> Outcome:
         answer: Done | str | dict[int, tuple[int, int]] = ray.get(ref)
         return answer
     except RayError as error:
-        failure: Exception = error
+        # Its traceback would hold whoever called this, and so the pool with its actors, until
+        # Python happens to look for cycles: the cluster's cores would stay taken after the run.
+        failure: Exception = error.with_traceback(None)
         return failure
 
 
