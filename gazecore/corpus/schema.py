@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from gazecore.errors import CorpusError, InputError, one_line
-from gazecore.storage import Location, parquet_bytes
+from gazecore.storage import Location
+from gazecore.tables import publish_table
 
 IMAGES = pa.schema(
     [
@@ -67,19 +68,23 @@ class Corpus:
 
     def points(self) -> dict[str, np.ndarray]:
         """Fixations of each image: image_id to float64 (n, 2), columns x and y, n may be 0."""
-        index = {image_id: i for i, image_id in enumerate(self.image_ids)}
-        if not index:
-            return {}
-        rows = np.array([index[i] for i in self.fixations["image_id"].to_pylist()], dtype=int)
         points = np.column_stack([self.fixations[name].to_numpy() for name in ("x", "y")])
-        order = np.argsort(rows, kind="stable")
-        bounds = np.searchsorted(rows[order], np.arange(1, len(index)))
-        return dict(zip(index, np.split(points[order], bounds), strict=True))
+        return {image_id: points[rows] for image_id, rows in self.rows_by_image().items()}
+
+    def rows_by_image(self) -> dict[str, np.ndarray]:
+        """The rows of `fixations` of each image, int (n,), n may be 0, in their order there."""
+        position = {image_id: i for i, image_id in enumerate(self.image_ids)}
+        if not position:
+            return {}
+        image = np.array([position[i] for i in self.fixations["image_id"].to_pylist()], dtype=int)
+        order = np.argsort(image, kind="stable")
+        bounds = np.searchsorted(image[order], np.arange(1, len(position)))
+        return dict(zip(position, np.split(order, bounds), strict=True))
 
     def save(self, location: Location) -> None:
         """Write both files; `images.parquet`, without which there is no corpus, comes last."""
         for name, table in (("fixations", self.fixations), ("images", self.images)):
-            (location / f"{name}.parquet").publish(parquet_bytes(table))
+            publish_table(location / f"{name}.parquet", table)
 
 
 def load_corpus(uri: str) -> Corpus:

@@ -28,6 +28,7 @@ from gazecore.model.record import seen_in_training, stages
 from gazecore.ownership import is_table_of
 from gazecore.results.run import open_run
 from gazecore.storage import Location, parquet_bytes
+from gazecore.tables import publish_table
 from gazecore.view.report import render_report
 
 _MOST_THREADS = 16  # each holds maps of its image
@@ -145,7 +146,7 @@ def write_evaluation(
     )
     (out / "report.html").publish(page.encode())
     for name, table in (("images", evaluation.images), ("fixations", evaluation.fixations)):
-        (out / f"{name}.parquet").publish(parquet_bytes(table))
+        publish_table(out / f"{name}.parquet", table)
     (out / "summary.json").publish(
         (json.dumps(evaluation.summary, indent=2, allow_nan=False) + "\n").encode()
     )

@@ -24,7 +24,7 @@ Judgements = Mapping[str, Mapping[Predictor, Judgement]]
 
 def image_table(corpus: Corpus, judgements: Judgements, metrics: tuple[Metric, ...]) -> pa.Table:
     """One row per judged image, in the order of `judgements`."""
-    rows = _rows_of_images(corpus)
+    rows = corpus.rows_by_image()
     subjects = np.array(corpus.fixations["subject"].to_pylist(), dtype=object)
     columns: dict[str, pa.Array] = {
         "image_id": pa.array(list(judgements), pa.string()),
@@ -43,7 +43,7 @@ def image_table(corpus: Corpus, judgements: Judgements, metrics: tuple[Metric, .
 
 def fixation_table(corpus: Corpus, judgements: Judgements, metrics: tuple[Metric, ...]) -> pa.Table:
     """One row per fixation on the judged images, image after image."""
-    rows = _rows_of_images(corpus)
+    rows = corpus.rows_by_image()
     taken = np.concatenate([rows[image_id] for image_id in judgements])
     table = corpus.fixations.select(["image_id", "subject", "index", "x", "y"]).take(taken)
     for metric in metrics:
@@ -58,15 +58,6 @@ def fixation_table(corpus: Corpus, judgements: Judgements, metrics: tuple[Metric
                 name = f"{metric}_{predictor}"
                 table = table.append_column(name, _nullable(np.concatenate(values)))
     return table
-
-
-def _rows_of_images(corpus: Corpus) -> dict[str, np.ndarray]:
-    """The rows of `corpus.fixations` of each image, in the order that `Corpus.points` has."""
-    position = {image_id: i for i, image_id in enumerate(corpus.image_ids)}
-    image = np.array([position[i] for i in corpus.fixations["image_id"].to_pylist()], dtype=int)
-    order = np.argsort(image, kind="stable")
-    bounds = np.searchsorted(image[order], np.arange(1, len(position)))
-    return dict(zip(position, np.split(order, bounds), strict=True))
 
 
 def _nullable(values: np.ndarray) -> pa.Array:

@@ -25,7 +25,7 @@ from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.errors import CorpusError, RunMismatch, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from gazecore.images.listing import LISTED
+from gazecore.images.listing import listing_of
 from gazecore.model.spec import BackboneSpec
 from gazecore.shards.directory import ShardedDirectory, claim, require_shard_size, shard_name
 from gazecore.shards.plan import plan_parts
@@ -154,7 +154,7 @@ def begin_cache(
     cache = CacheDirectory(location, settings.shard_size)
     cache.remove_temporaries()
     corpus.save(location / "corpus")
-    return cache, update_plan(cache, _listing(corpus))
+    return cache, update_plan(cache, listing_of(corpus.images))
 
 
 class FeatureCache:
@@ -267,10 +267,3 @@ class _File:
     def read(self, group: int) -> pa.Table:
         with self._lock:  # a file has one position for all threads
             return self._file.read_row_group(group, use_threads=False)
-
-
-def _listing(corpus: Corpus) -> Iterator[pa.RecordBatch]:
-    images = corpus.images
-    nothing = {name: pa.nulls(images.num_rows, LISTED.field(name).type) for name in LISTED.names}
-    table = pa.table({**nothing, "image_id": images["image_id"], "uri": images["uri"]})
-    yield from table.select(LISTED.names).cast(LISTED).to_batches()

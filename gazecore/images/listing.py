@@ -193,6 +193,13 @@ def _glob(location: Location, root: str) -> Iterator[Entry]:
     yield from (entry for entry in entries if pattern.match(entry[0]))
 
 
+def listing_of(images: pa.Table) -> Iterator[pa.RecordBatch]:
+    """What `list_images` would yield of a list: a table's columns image_id and uri."""
+    nothing = {name: pa.nulls(images.num_rows, LISTED.field(name).type) for name in LISTED.names}
+    table = pa.table({**nothing, "image_id": images["image_id"], "uri": images["uri"]})
+    yield from table.select(LISTED.names).cast(LISTED).to_batches()
+
+
 def absolute_input(source: str) -> str:
     """An input as run.json names it, the same from every working directory, without secrets."""
     return redact(Location(source).uri)

@@ -5,7 +5,8 @@ import io
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from gazecore.storage import Location, parquet_bytes
+from gazecore.storage import Location
+from gazecore.tables import publish_table
 from gazecore.training.optimise import Epoch
 
 PROGRESS = pa.schema(
@@ -49,7 +50,7 @@ class History:
             "images": epoch.images,
             "seconds": epoch.seconds,
         }
-        (self._directory / "progress.parquet").publish(parquet_bytes(self.table()))
+        publish_table(self._directory / "progress.parquet", self.table())
         return True
 
     def table(self) -> pa.Table:

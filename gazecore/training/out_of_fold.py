@@ -5,7 +5,7 @@ import pyarrow as pa
 import torch
 
 from gazecore.images.formats import Limits
-from gazecore.images.listing import LISTED
+from gazecore.images.listing import listing_of
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
 from gazecore.results.run import ModelNote, Run, RunSettings, begin_run
@@ -50,9 +50,8 @@ def write_out_of_fold(
     )
     run = begin_run(location, settings, note)
     ids = [data.image_ids[i] for i in data.images]
-    empty = {name: pa.nulls(len(ids), LISTED.field(name).type) for name in LISTED.names}
-    listed = pa.table({**empty, "image_id": ids, "uri": [uris[i] for i in ids]}).cast(LISTED)
-    update_plan(run, iter(listed.to_batches()))
+    listed = pa.table({"image_id": ids, "uri": [uris[i] for i in ids]})
+    update_plan(run, listing_of(listed))
     position = {data.image_ids[i]: i for i in data.images}
     fitted = {i: one for one in folds for i in one.fold.test}
     done = run.shards_done()
