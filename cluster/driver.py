@@ -17,6 +17,7 @@ from cluster.layout import ActorLayout, ClusterConfig
 from cluster.pool import Pool
 from gazecore.shards.blame import Dispatcher, Task, find_killers
 from gazecore.shards.directory import ShardedDirectory
+from gazecore.shards.local import Executor
 from gazecore.shards.plan import Shard
 from gazecore.shards.stage import StageConfig
 from gazecore.shards.stop import Stop
@@ -70,22 +71,26 @@ def run(
     return tally
 
 
-def run_at(
-    address: str,
-    planned: ShardedDirectory,
-    config: StageConfig,
-    report: Callable[[Tally], None] = lambda tally: None,
-    again: Iterable[Shard] = (),
-) -> Tally:
-    """`run` on a cluster that is connected to and let go of here, with actors as it has room.
+def at(address: str, config: ClusterConfig = ClusterConfig()) -> Executor:
+    """An executor that connects to a cluster, works there, and lets go of it: for `gazecore.score`.
 
     Args:
         address: HOST:PORT, `auto`, or `local` for a new one on this machine.
-        planned, config, report, again: see `run`.
+        config: how many actors, and how large; its own address is not looked at.
     """
-    with connected(address) as can_grow:
-        layout = plan_layout(ClusterConfig(), can_grow)
-        return run(planned, config, report, again, layout=layout)
+
+    def run_there(
+        planned: ShardedDirectory,
+        stage: StageConfig,
+        report: Callable[[Tally], None] = lambda tally: None,
+        again: Iterable[Shard] = (),
+        stop: Stop | None = None,
+    ) -> Tally:
+        with connected(address) as can_grow:
+            layout = plan_layout(config, can_grow)
+            return run(planned, stage, report, again, stop, layout=layout)
+
+    return run_there
 
 
 def _drain(pool: Pool, dispatcher: Dispatcher, stop: Stop) -> None:

@@ -51,7 +51,6 @@ class Pool:
 
     Attributes:
         slots: those that are given work.
-        in_work: how many calls for work have not ended.
         has_more: whether there is work that no actor has; without it, none is started or waited for
             beyond the first.
     """
@@ -69,7 +68,6 @@ class Pool:
         self._start = actor_starter(config, layout.gpus, layout.cpus)
         self._start_failures = 0
         self._calls: dict[ray.ObjectRef, Call] = {}
-        self.in_work = 0
         self.slots: list[Slot] = []
         self._leaving: list[Slot] = []
         self._gone: set[Slot] = set()
@@ -94,8 +92,12 @@ class Pool:
         self._calls[ref] = call
         if call.kind == "work":
             call.slot.shards.add(call.shard)
-            self.in_work += 1
         return call
+
+    @property
+    def in_work(self) -> int:
+        """How many calls for work have not ended."""
+        return sum(call.kind == "work" for call in self._calls.values())
 
     def wait(self) -> list[tuple[Call, Done | Exception]]:
         """The calls for work that have ended, and how; waits for at most a second.
@@ -120,7 +122,6 @@ class Pool:
             if call.kind == "work":
                 assert isinstance(outcome, Done | Exception)
                 call.slot.shards.discard(call.shard)
-                self.in_work -= 1
                 ended.append((call, outcome))
             elif call.slot.actor is call.actor:
                 self._heard(call, outcome)

@@ -10,9 +10,8 @@ trained again by the same command.
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 import ray
 import safetensors.torch
@@ -24,7 +23,6 @@ from cluster.layout import WorkersConfig
 from cluster.training_worker import Task, fit
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.model.readout import Readout
-from gazecore.shards.directory import claim
 from gazecore.storage import Location
 from gazecore.training.examples import TrainingSet
 from gazecore.training.members import Member, Report, TrainMembers, train_here
@@ -52,19 +50,9 @@ class RayTraining:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def members(
-        self, caches: Sequence[str], storage: Location, identity: Mapping[str, Any]
-    ) -> TrainMembers:
-        """What trains members; see `train_members`. Without workers, this process does.
-
-        Args:
-            caches, storage: as `train_members` takes them.
-            identity: what decides the result.
-
-        Raises:
-            RunMismatch: `storage` belongs to another training.
-        """
-        claim(storage / "training.json", identity, what=storage.uri)
+    def members(self, caches: Sequence[str], storage: Location) -> TrainMembers:
+        """What trains members; `caches` and `storage` as `train_members` takes them. Without
+        workers, this process does."""
         if not self._config.workers:
             return train_here
 

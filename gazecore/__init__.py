@@ -5,9 +5,8 @@
     density = model.predict("beach.jpg")
     run = gazecore.score("photos", "run")
 
-Plain Python, torch and Arrow: but for `gazecore.face`, which reaches a cluster where it is asked
-to, nothing in this package knows about Ray (that is `cluster`) or about command lines (that is
-`jobs`). Names below are loaded when they are first used.
+Plain Python, torch and Arrow: nothing in this package knows about Ray (that is `cluster`) or about
+command lines (that is `jobs`). Names below are loaded when they are first used.
 """
 
 import importlib

@@ -15,7 +15,6 @@ from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.metrics.names import METRICS, Metric
-from gazecore.model.record import held_out_images
 from gazecore.model.spec import DEFAULT
 from gazecore.predictor import Model
 from gazecore.results.reader import Results, open_results
@@ -40,10 +39,10 @@ def score(
     shard_size: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
-    address: str | None = None,
+    executor: local.Executor = local.run,
     report: Callable[[Tally], None] = lambda tally: None,
 ) -> Results:
-    """Score a collection of images: what `gazecore score` does, in this process or on a cluster.
+    """Score a collection of images: what `gazecore score` does.
 
     The same call again continues what was interrupted, and picks up new images. Images that cannot
     be read become failed rows.
@@ -54,8 +53,7 @@ def score(
         model, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
         shard_size, limit, retry_failed: as `ScoringOptions` has them.
-        address: of a Ray cluster, HOST:PORT, `auto`, or `local` for a new one on this machine;
-            None: this process computes, without Ray.
+        executor: what computes: this process, without Ray, or `cluster.driver.at(ADDRESS)`.
         report: is called now and then with what was done so far.
 
     Raises:
@@ -73,12 +71,7 @@ def score(
     )
     scoring = Request(str(source), str(out), options).begin()
     if scoring.to_do:
-        if address is None:
-            tally = local.run(scoring.run, scoring.config, report, scoring.again())
-        else:
-            from cluster.driver import run_at
-
-            tally = run_at(address, scoring.run, scoring.config, report, scoring.again())
+        tally = executor(scoring.run, scoring.config, report, scoring.again())
         if tally.failed_shards:
             shard, why = next(iter(tally.failed_shards.items()))
             raise RunFailed(
@@ -144,7 +137,7 @@ def evaluate(
     name, bundle = "the model", None
     if isinstance(model, Model):
         name, bundle = model.name, model.bundle
-    held_out = held_out_images(corpus.digest, bundle.training if bundle else {})
+    held_out = bundle.training.held_out(corpus.digest) if bundle else None
     chosen, left_out = select_images(corpus, images, limit, held_out)
     with tempfile.TemporaryDirectory(prefix="gazecore-evaluate-") as folder:
         if isinstance(model, Results):

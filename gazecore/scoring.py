@@ -17,7 +17,6 @@ from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.backbone import SentWeights, weights_to_send
 from gazecore.model.bundle import parse_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze, Prediction
-from gazecore.model.record import trained_on
 from gazecore.results.estimate import Estimate, estimate
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import (
@@ -172,7 +171,7 @@ class Request:
         self._bundle = read_bundle(options.model)
         bundle = parse_bundle(self._bundle, options.model)
         self._backbone = bundle.backbone
-        self._note = ModelNote(redact(options.model), trained_on(bundle.training))
+        self._note = ModelNote(redact(options.model), bundle.training.trained_on())
         listing = list_images(source, options.allow, options.include, self.left_out)
         # An input that is none is refused before anything is written.
         listing = itertools.chain([next(listing)], listing)

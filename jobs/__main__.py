@@ -36,12 +36,20 @@ def run() -> None:
     interruption, and no library has a last word on stderr."""
     code: object = 0
     try:
-        main()
-    except SystemExit as end:
-        code = end.code
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        if not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # nobody reads it any more
+    except OSError as error:
+        if not code:  # else it has been said
+            print(f"gazecore: standard output: {error.strerror}", file=sys.stderr)
+            code = 1
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 

@@ -4,62 +4,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from gazecore.errors import GazecoreError, Interrupted, one_line
-from gazecore.wording import printable
-
-
-class _Console(Console):
-    """Prints no control characters that come with names and texts of others."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """As Rich's, whose own styles are no part of the texts."""
-        super().print(
-            *(printable(o, "\n\t") if isinstance(o, str) else o for o in objects), **options
-        )
-
-    def on_broken_pipe(self) -> None:
-        """Left to `run_command`: the reader went away, which is its right."""
-        raise BrokenPipeError
-
-
-out = _Console(highlight=False, markup=False)
-err = _Console(stderr=True, highlight=False, markup=False)
 
 Options = TypeVar("Options")
-Entered = TypeVar("Entered")
-
-LOADING = "loading torch and Ray"
 
 PLAIN = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 """Of command lines: no `--no-dry-run` beside `--dry-run`, and nobody types `None`."""
-
-
-def show_rows(rows: Sequence[tuple[str, str]]) -> None:
-    """Print labelled facts, one a line."""
-    for line in labelled(rows):
-        out.print(line, soft_wrap=True)
-
-
-def labelled(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Labelled facts, one a line, with their labels as a column."""
-    width = max(len(label) for label, _ in rows)
-    return [f"{label:<{width}}  {value}" for label, value in rows]
-
-
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time left on stderr; yields what is to be called after each step."""
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
-        bar = progress.add_task(title, total=total)
-        yield lambda: progress.advance(bar)
 
 
 @contextmanager
@@ -74,11 +30,6 @@ def keeping(what: Callable[[], str]) -> Iterator[None]:
 def kept_images(kept: int, planned: int) -> str:
     """What is kept of a directory that is worked off shard by shard."""
     return f"{kept:,} of {planned:,} images are kept, the same command continues"
-
-
-def say(prog: str, text: str) -> None:
-    """A line on stderr, above a live display if there is one."""
-    err.print(f"{prog}: {text}", soft_wrap=True)
 
 
 @contextmanager
@@ -99,15 +50,6 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def waiting(text: str, context: AbstractContextManager[Entered]) -> Iterator[Entered]:
-    """A context that takes a while to enter, with words about it on a terminal meanwhile."""
-    with ExitStack() as stack:
-        with err.status(text):
-            entered = stack.enter_context(context)
-        yield entered
 
 
 def run_command(

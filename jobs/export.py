@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.progress import MofNCompleteColumn, Progress
 from tyro.conf import Positional, arg
 
 from gazecore.errors import InputError
 from gazecore.wording import counted
-from jobs.command import err, out, run_command
+from jobs.command import run_command
+from jobs.console import out, progress_bar
 
 if TYPE_CHECKING:
     from gazecore.storage import Location
@@ -69,68 +69,35 @@ def export(options: ExportOptions) -> int:
 
 def export_run(source: "Location", target: "Location", options: ExportOptions) -> int:
     """Write the model file or the maps, and report."""
-    from gazecore.hdf5 import import_h5py
-    from gazecore.ownership import is_our_hdf5, is_our_picture, refuse_foreign
-    from gazecore.results.export import dataset_names, picture_names, write_maps, write_model
+    from gazecore.results.export import export_run
     from gazecore.results.reader import Results
     from gazecore.results.run import open_run
-    from gazecore.results.status import run_status
 
-    run = open_run(source)
-    if f"{target.uri}/".startswith(f"{source.uri}/"):
-        raise InputError("--out lies in the run, which holds its own files only: name another")
-    if options.format == "pysaliency":
-        import_h5py()  # that it is missing is said before anything is read
-        if target.fs.isdir(target.path):
-            raise InputError(f"{target.uri} is a folder: --out names the HDF5 file to write")
-    counts = run_status(run)
-    if counts.missing and not options.partial:
-        raise InputError(
-            f"{counts.missing:,} of {counted(counts.images, 'images')} not scored yet: `gazecore "
-            "score` continues the run, --partial exports the others"
-        )
-    if not counts.ok:
-        raise InputError(f"{source.uri} has no densities: no image is scored")
-    results = Results(run)
-    name = dataset_names if options.format == "pysaliency" else picture_names
-    names = name(results.plan()["image_id"].to_pylist())
-    ours = is_our_hdf5 if options.format == "pysaliency" else is_our_picture
-    targets = [target] if options.format == "pysaliency" else [target / n for n in names.values()]
-    with err.status("looking for files of others"):
-        refuse_foreign(targets, ours, options.overwrite)
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
-        densities = progress.track(results.densities(), total=counts.ok, description="densities")
-        if options.format == "pysaliency":
-            count = write_model(densities, names, target)
-        else:
-            count = write_maps(densities, names, target, options.map)
-    out.print(f"{counted(count, 'densities')} in {target.uri}", soft_wrap=True)
-    if counts.failed:
-        out.print(f"left out: {counted(counts.failed, 'images')} that failed, without a density")
-    if counts.missing:
-        out.print(f"left out: {counted(counts.missing, 'images')} not scored yet")
+    results = Results(open_run(source))
+    found = export_run(
+        results, target, options.format, options.map,
+        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
+    )  # fmt: skip
+    out.print(f"{counted(found.ok, 'densities')} in {target.uri}", soft_wrap=True)
+    if found.failed:
+        out.print(f"left out: {counted(found.failed, 'images')} that failed, without a density")
+    if found.missing:
+        out.print(f"left out: {counted(found.missing, 'images')} not scored yet")
     return 0
 
 
 def export_corpus(target: "Location", options: ExportOptions) -> int:
     """Write pysaliency's pair of files, and report."""
-    from gazecore.corpus.pysaliency_hdf5 import write_scanpaths, write_stimuli
+    from gazecore.corpus.pysaliency_hdf5 import export_corpus
     from gazecore.corpus.schema import load_corpus
-    from gazecore.ownership import is_our_hdf5, refuse_foreign
 
     if options.format != "pysaliency" or options.partial:
         raise InputError("a corpus is exported with --format pysaliency, and as a whole")
-    if not target.is_local:
-        raise InputError(f"{target.uri} is not local: pysaliency's stimuli are local files")
     corpus = load_corpus(options.source)
-    files = [target / "stimuli.hdf5", target / "fixations.hdf5"]
-    refuse_foreign(files, is_our_hdf5, options.overwrite)
-    write_stimuli(corpus, (target / "stimuli.hdf5").path)
-    write_scanpaths(corpus, (target / "fixations.hdf5").path)
+    export_corpus(corpus, target, overwrite=options.overwrite)
     out.print(
         f"{counted(corpus.images.num_rows, 'images')}, "
-        f"{counted(corpus.fixations.num_rows, 'fixations')} "
-        f"in {target.uri}",
+        f"{counted(corpus.fixations.num_rows, 'fixations')} in {target.uri}",
         soft_wrap=True,
     )
     return 0

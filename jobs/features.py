@@ -10,7 +10,8 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from cluster.layout import ClusterConfig
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from jobs.command import LOADING, err, keeping, run_command, show_rows
+from jobs.command import keeping, run_command
+from jobs.console import LOADING, err, show_rows
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from gazecore.errors import InputError
 from gazecore.ownership import is_table_of, refuse_foreign
 from gazecore.storage import Location
 from gazecore.wording import counted
-from jobs.command import err, out, run_command
+from jobs.command import run_command
+from jobs.console import err, out
 
 Kind = Literal["osie", "mit1003", "cat2000", "salicon", "pysaliency", "table"]
 

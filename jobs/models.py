@@ -7,10 +7,11 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from gazecore.model.record import reached, said, stages
+from gazecore.model.record import reached, said
 from gazecore.model.spec import DEFAULT
 from gazecore.wording import counted
-from jobs.command import LOADING, err, run_command, show_rows
+from jobs.command import run_command
+from jobs.console import LOADING, err, show_rows
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ def models(options: ModelsOptions) -> int:
         ("centre bias weight", ", ".join(f"{w:.2f}" for w in readout.centerbias_weight)),
         ("display size", bundle.display_size),
     ]
-    for before, stage in enumerate(reversed(stages(bundle.training))):
+    for before, stage in enumerate(reversed(bundle.training.stages())):
         heading = ("training", "pretraining", f"pretraining {before}")[min(before, 2)]
         rows += [
             (f"{heading}: {key.replace('_', ' ')}", said(value))
-            for key, value in stage.items()
+            for key, value in stage.to_json().items()
             if key != "started_from"
         ]
     rows += [(f"reached: {what}", value) for what, value in reached(bundle.metrics)]

@@ -12,7 +12,8 @@ from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.model.spec import DEFAULT
 from gazecore.wording import counted, printable
-from jobs.command import LOADING, err, out, run_command
+from jobs.command import run_command
+from jobs.console import LOADING, err, out
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,15 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from rich.table import Table
 from tyro.conf import Positional, arg
 
 from gazecore.cores import cores
 from gazecore.errors import InputError
-from gazecore.wording import counted, printable
-from jobs.command import out, run_command
-
-ROWS_SHOWN = 200
-COLUMN_WIDTH = 12
-"""Of a terminal, at least; narrower ones cannot be read."""
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from jobs.command import run_command
+from jobs.console import out
+from jobs.tables import show_answer
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ def ask(options: QueryOptions) -> int:
         is_flat = not any(map(pa.types.is_nested, answer.schema.types))
         kind = "table" if out.is_terminal else "csv" if is_flat else "json"
     if kind == "table":
-        show(answer)
+        show_answer(answer)
     elif kind == "json":
         with duckdb.connect(config={"threads": cores()}) as db:
             db.register("answer", answer)
@@ -76,39 +69,6 @@ def ask(options: QueryOptions) -> int:
     else:
         pq.write_table(answer, sys.stdout.buffer)
     return 0
-
-
-def show(answer: "pa.Table") -> None:
-    """Print the first rows as a table."""
-    import pyarrow as pa
-
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    shown_columns = max(1, out.width // COLUMN_WIDTH)
-    hidden = answer.num_columns - shown_columns
-    if hidden > 0:
-        answer = answer.select(range(shown_columns))
-    for field in answer.schema:
-        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
-    shown = answer.slice(0, ROWS_SHOWN)
-    for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
-        table.add_row(*(_cell(value) for value in row))
-    out.print(table)
-    if answer.num_rows > ROWS_SHOWN:
-        out.print(f"… {counted(answer.num_rows - ROWS_SHOWN, 'more rows')}: use LIMIT or --format")
-    if hidden > 0:
-        out.print(
-            f"… {counted(hidden, 'more columns')}: name those you want instead of *, or use "
-            "--format csv, json or parquet",
-            soft_wrap=True,
-        )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = "" if value is None else printable(str(value))
-    return text if len(text) <= 120 else text[:119] + "…"
 
 
 if __name__ == "__main__":

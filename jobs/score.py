@@ -13,7 +13,8 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from cluster.layout import ClusterConfig
 from gazecore.errors import InputError
 from gazecore.results.settings import ScoringOptions
-from jobs.command import LOADING, err, keeping, run_command, show_rows
+from jobs.command import keeping, run_command
+from jobs.console import LOADING, err, show_rows
 
 
 @dataclass(frozen=True)

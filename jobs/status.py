@@ -14,7 +14,8 @@ from tyro.conf import Positional, arg
 
 from gazecore.errors import InputError
 from gazecore.wording import counted
-from jobs.command import labelled, out, run_command, show_rows
+from jobs.command import run_command
+from jobs.console import labelled, out, show_rows
 
 if TYPE_CHECKING:
     from gazecore.results.run import Run

@@ -7,7 +7,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gazecore.wording import counted
-from jobs.command import out, run_command
+from jobs.command import run_command
+from jobs.console import out
 
 
 @dataclass(frozen=True)

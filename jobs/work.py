@@ -14,7 +14,8 @@ from gazecore.shards.plan import Shard
 from gazecore.shards.stage import StageConfig
 from gazecore.shards.tally import Tally
 from gazecore.storage import Location
-from jobs.command import err, keeping, kept_images, say, waiting
+from jobs.command import keeping, kept_images
+from jobs.console import err, say, waiting
 
 if TYPE_CHECKING:
     from gazecore.scoring import Scoring

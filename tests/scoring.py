@@ -1,17 +1,32 @@
-"""The scoring stage around a model that is loaded already."""
+"""Runs for tests, and the scoring stage around a model that is loaded already."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gazecore.images.formats import Limits
+from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.run import Run, RunSettings
+from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.scoring import ScoringStage
 from gazecore.shards import local
 from gazecore.shards.pipeline import Pipeline
+from gazecore.shards.planning import update_plan
 from gazecore.shards.stage import ReadingConfig, Stage
 from gazecore.shards.tally import Tally
 from gazecore.storage import Location
+
+
+def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
+    settings = RunSettings(str(photos), "tiny", "1024", shard_size, 4, Limits())
+    run = begin_run(Location(str(folder)), settings)
+    update_plan(run, list_images(str(photos)))
+    return run
+
+
+def files(run: Run) -> dict[str, bytes]:
+    root = Path(run.location.path)
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @dataclass(frozen=True)

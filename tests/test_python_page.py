@@ -10,6 +10,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.gazecore.test_training import make_corpus
+from tests.scoring import files
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 README = PAGE.parents[1] / "README.md"
@@ -47,6 +48,7 @@ def test_every_block_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     # What the page says of single lines, which say nothing by themselves.
     assert isinstance(session["run"], gazecore.Results)
     assert session["run"].scores.num_rows == 2
+    assert files(gazecore.open_run("run-on-ray").run) == files(session["run"].run)
     assert session["found"].images.num_rows == 4
     assert session["density"].log_density.shape == (400, 640)
 

@@ -24,9 +24,9 @@ from PIL import Image
 
 from gazecore.corpus.collect import Collector, image_size
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import CorpusError, one_line
+from gazecore.errors import CorpusError, InputError, one_line
 from gazecore.hdf5 import import_h5py
-from gazecore.ownership import MADE_BY
+from gazecore.ownership import MADE_BY, is_our_hdf5, refuse_foreign
 from gazecore.storage import Location
 from gazecore.wording import counted
 
@@ -89,6 +89,25 @@ def read_pysaliency(source: str, copies: str, options: PysaliencyOptions | None 
             part = {name: values[rows] for name, values in columns.items()}
             collector.add_scanpath(image_id, [subjects[row] for row in rows], **part)
     return collector.corpus()
+
+
+def export_corpus(corpus: Corpus, out: Location, *, overwrite: bool = False) -> None:
+    """Write OUT/stimuli.hdf5 and OUT/fixations.hdf5.
+
+    Args:
+        corpus: see `write_stimuli`.
+        out: a local folder.
+        overwrite: replace files that are there and that gazecore did not make.
+
+    Raises:
+        InputError: the folder is not local, or has files of others.
+        CorpusError: h5py is not installed, or an image is not usable.
+    """
+    if not out.is_local:
+        raise InputError(f"{out.uri} is not local: pysaliency's stimuli are local files")
+    refuse_foreign([out / "stimuli.hdf5", out / "fixations.hdf5"], is_our_hdf5, overwrite)
+    write_stimuli(corpus, (out / "stimuli.hdf5").path)
+    write_scanpaths(corpus, (out / "fixations.hdf5").path)
 
 
 def write_stimuli(corpus: Corpus, path: str) -> None:

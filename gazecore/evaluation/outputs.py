@@ -6,7 +6,7 @@ DIR/summary.json                         averages (`gazecore.evaluation.summary`
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,15 +16,16 @@ import pyarrow.compute as pc
 import gazecore
 from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import GazecoreError
+from gazecore.errors import GazecoreError, InputError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.illustrations import best_and_worst
 from gazecore.evaluation.judge import Judge
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
-from gazecore.model.bundle import ModelBundle
-from gazecore.model.record import seen_in_training, stages
+from gazecore.model.bundle import ModelBundle, load_bundle
+from gazecore.model.record import TrainingRecord
+from gazecore.model.spec import DEFAULT
 from gazecore.ownership import is_table_of
 from gazecore.results.run import open_run
 from gazecore.storage import Location, parquet_bytes
@@ -103,7 +104,7 @@ def describe(
         baseline: what information gain is over.
         asked: which images were asked for.
     """
-    training = bundle.training if bundle else {}
+    training = bundle.training if bundle else TrainingRecord()
     return {
         "corpus": {"uri": corpus.uri},
         "model": {
@@ -114,17 +115,44 @@ def describe(
         "run": densities.run,
         "baseline": baseline,
         "asked": dict(asked),
-        "seen_in_training": len(seen_in_training(corpus.digest, densities.images, training)),
+        "seen_in_training": len(training.seen(corpus.digest, densities.images)),
         "left_out": {**left_out, **densities.left_out},
     }
 
 
-def _trained(training: Mapping[str, Any]) -> dict[str, Any]:
+def _trained(training: TrainingRecord) -> dict[str, Any]:
     """What a page says of a training: the last stage, and all of them."""
     wanted = ("corpus", "images", "fixations")
-    found = [{k: stage[k] for k in wanted if k in stage} for stage in stages(training)]
-    named = [stage for stage in found if len(stage) == len(wanted)]
+    found = [{key: getattr(stage, key) for key in wanted} for stage in training.stages()]
+    named = [stage for stage in found if None not in stage.values()]
     return {**named[-1], "stages": named} if named else {}
+
+
+def judged_bundle(model: str | None, run: str | None) -> ModelBundle | None:
+    """The model that is judged; None for a run whose model is not named and not the default.
+
+    Args:
+        model: a bundle; None: the default.
+        run: whose densities are judged in the model's place.
+
+    Raises:
+        InputError: the run is not of the model that is named.
+    """
+    bundle = load_bundle(model or DEFAULT)
+    if run and open_run(Location(run)).settings.model != bundle.fingerprint:
+        if model:
+            raise InputError(f"{run} was not scored with {model}")
+        return None
+    return bundle
+
+
+def refuse_foreign(out: Location, sources: Iterable[str | None]) -> None:
+    """Raise InputError where a folder for an evaluation holds other things, or lies in a source."""
+    for source in sources:
+        if source and f"{out.uri}/".startswith(f"{Location(source).uri}/"):
+            raise InputError(f"--out {out.uri} lies in {source}: choose another folder")
+    if (names := out.names()) and not is_evaluation(out):
+        raise InputError(f"--out {out.uri} holds {names[0]}, which is of no evaluation")
 
 
 def write_evaluation(

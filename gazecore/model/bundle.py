@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from gazecore.errors import BundleError, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.model.readout import Readout, ReadoutConfig
+from gazecore.model.record import TrainingRecord
 from gazecore.model.spec import DEFAULT, SHIPPED, BackboneSpec
 from gazecore.storage import Location
 
@@ -38,7 +39,7 @@ class ModelBundle:
         readout: its readout, in evaluation mode.
         centerbias: (rows, columns) log density in normalised coordinates.
         display_size: what it was trained at.
-        training: corpus, split, command and settings, for people to read.
+        training: corpus, split, command and settings of all its stages.
         metrics: what it reached on held-out images.
         fingerprint: sha256 of the file; empty before it is saved.
     """
@@ -47,16 +48,15 @@ class ModelBundle:
     readout: Readout
     centerbias: torch.Tensor
     display_size: DisplaySize = "1024"
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingRecord = TrainingRecord()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if self.display_size not in get_args(DisplaySize):
             raise BundleError(f"display_size {self.display_size!r} is not 1024 or native")
-        for name in ("training", "metrics"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise BundleError(f"{name} is {type(getattr(self, name)).__name__}, not an object")
+        if not isinstance(self.metrics, Mapping):
+            raise BundleError(f"metrics is {type(self.metrics).__name__}, not an object")
         if self.centerbias.ndim != 2 or not self.centerbias.numel():
             raise BundleError(f"the centre bias has the shape {tuple(self.centerbias.shape)}")
         if self.readout.config.channels != self.backbone.channels:
@@ -83,7 +83,7 @@ class ModelBundle:
             "backbone": asdict(self.backbone),
             "readout": asdict(self.readout.config),
             "display_size": self.display_size,
-            "training": dict(self.training),
+            "training": self.training.to_json(),
             "metrics": dict(self.metrics),
         }
 
@@ -152,7 +152,7 @@ def parse_bundle(data: bytes, name: str) -> ModelBundle:
             readout=readout.eval().requires_grad_(False),
             centerbias=tensors["centerbias"],
             display_size=header["display_size"],
-            training=header["training"],
+            training=TrainingRecord.from_json(header["training"]),
             metrics=header["metrics"],
             fingerprint=hashlib.sha256(data).hexdigest(),
         )

@@ -71,6 +71,11 @@ class ReadoutConfig:
     activation: Activation = "softplus"
     members: int = 1
 
+    @property
+    def shape(self) -> tuple[tuple[int, ...], Activation]:
+        """Widths and activation."""
+        return self.widths, self.activation
+
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise BundleError(f"readout.activation {self.activation!r} is not {list(ACTIVATIONS)}")

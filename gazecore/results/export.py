@@ -18,8 +18,12 @@ from PIL.PngImagePlugin import PngInfo
 from gazecore.errors import InputError
 from gazecore.hdf5 import import_h5py
 from gazecore.images.formats import SUFFIXES
-from gazecore.ownership import MADE_BY
+from gazecore.ownership import MADE_BY, is_our_hdf5, is_our_picture, refuse_foreign
+from gazecore.results.reader import Results
+from gazecore.results.status import Status, run_status
+from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
+from gazecore.wording import counted
 
 MapKind = Literal["density", "ranks"]
 
@@ -29,6 +33,63 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 _CHUNK_PIXELS = 2**18
 _NAME_BYTES = 160
+
+
+def export_run(
+    results: Results,
+    out: Location,
+    format: Literal["pysaliency", "png"],
+    kind: MapKind = "density",
+    *,
+    overwrite: bool = False,
+    partial: bool = False,
+    steps: Steps = uncounted,
+) -> Status:
+    """Write the densities of a run for other programs.
+
+    Args:
+        results: the run.
+        out: the HDF5 file of `pysaliency` (`write_model`), the folder of `png` (`write_maps`).
+        format: which.
+        kind: what grey is in a PNG, see `saliency_map`.
+        overwrite: replace files that are there and that gazecore did not make.
+        partial: of a run that is not finished, what is scored so far.
+        steps: how somebody is told.
+
+    Returns:
+        How many densities there are, and how many images have none.
+
+    Raises:
+        InputError: the run is not finished, has nothing, or would be written over; or a file of
+            others would.
+        CorpusError: h5py is not installed.
+    """
+    uri = results.run.location.uri
+    if f"{out.uri}/".startswith(f"{uri}/"):
+        raise InputError("--out lies in the run, which holds its own files only: name another")
+    if format == "pysaliency":
+        import_h5py()  # that it is missing is said before anything is read
+        if out.fs.isdir(out.path):
+            raise InputError(f"{out.uri} is a folder: --out names the HDF5 file to write")
+    counts = run_status(results.run)
+    if counts.missing and not partial:
+        raise InputError(
+            f"{counts.missing:,} of {counted(counts.images, 'images')} not scored yet: `gazecore "
+            "score` continues the run, --partial exports the others"
+        )
+    if not counts.ok:
+        raise InputError(f"{uri} has no densities: no image is scored")
+    ids = results.plan()["image_id"].to_pylist()
+    names = dataset_names(ids) if format == "pysaliency" else picture_names(ids)
+    targets = [out] if format == "pysaliency" else [out / name for name in names.values()]
+    refuse_foreign(targets, is_our_hdf5 if format == "pysaliency" else is_our_picture, overwrite)
+    with steps("densities", counts.ok) as on_density:
+        densities = told(results.densities(), on_density)
+        if format == "pysaliency":
+            write_model(densities, names, out)
+        else:
+            write_maps(densities, names, out, kind)
+    return counts
 
 
 def dataset_names(image_ids: Sequence[str]) -> dict[str, str]:

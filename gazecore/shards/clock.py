@@ -130,11 +130,11 @@ class Clock:
 
     def news(self, whom: str) -> Times:
         """The times since this was asked last for the same listener."""
-        now = self.times()
         with self._lock:
-            before = self._told.get(whom, Times())
+            self._count_working()
+            now, before = self._times + Times(), self._told.get(whom, Times())
             self._told[whom] = now
-        return now - before
+            return now - before
 
     def _count_working(self) -> None:
         now = time.perf_counter()

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Protocol
 
 from gazecore.errors import Interrupted, one_line
 from gazecore.shards.blame import Dispatcher, Task
@@ -18,6 +19,22 @@ from gazecore.shards.tally import Done, Tally
 from gazecore.shards.worker import SHARDS_AT_ONCE, Worker
 
 REPORT_EVERY = 0.5
+
+
+class Executor(Protocol):
+    """What works a plan off: `run` in this process, `cluster.driver.at(ADDRESS)` on Ray."""
+
+    def __call__(
+        self,
+        planned: ShardedDirectory,
+        config: StageConfig,
+        report: Callable[[Tally], None] = ...,
+        again: Iterable[Shard] = ...,
+        stop: Stop | None = ...,
+        /,
+    ) -> Tally:
+        """See `run`."""
+
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import bisect
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -171,9 +171,13 @@ class TrainingSet:
                 yield ahead.result()
 
 
-def open_caches(uris: Sequence[str]) -> TrainingSet:
+def open_caches(uris: Sequence[str], on_cache: Callable[[], None] = lambda: None) -> TrainingSet:
     """Open caches and join them. Raises what `FeatureCache` and `TrainingSet` raise."""
-    return TrainingSet([FeatureCache(uri) for uri in uris])
+    caches = []
+    for uri in uris:
+        caches.append(FeatureCache(uri))
+        on_cache()
+    return TrainingSet(caches)
 
 
 def require(cache: FeatureCache, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:

@@ -1,8 +1,7 @@
 """From a training set to a bundle: split, centre bias, members, mixture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from gazecore.errors import InputError
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
-from gazecore.model.record import seen_in_training
+from gazecore.model.record import TrainingRecord
 from gazecore.training.examples import TrainingSet, channel_statistics
 from gazecore.training.members import (
     Member,
@@ -101,16 +100,16 @@ def require_enough(data: TrainingSet, split: SplitConfig) -> None:
         )
 
 
-def seen_before(data: TrainingSet, judged: Sequence[str], start: Mapping[str, Any]) -> list[str]:
-    """The judged images that trained what members start from; `start` is what its bundle says."""
+def seen_before(data: TrainingSet, judged: Sequence[str], start: TrainingRecord) -> list[str]:
+    """The judged images that trained what members start from."""
     return [
         image_id
         for cache, digest in zip(data.caches, data.digests, strict=True)
-        for image_id in seen_in_training(digest, set(judged).intersection(cache.image_ids), start)
+        for image_id in start.seen(digest, set(judged).intersection(cache.image_ids))
     ]
 
 
-def require_unseen(data: TrainingSet, start: Mapping[str, Any], name: str) -> None:
+def require_unseen(data: TrainingSet, start: TrainingRecord, name: str) -> None:
     """Raise InputError where out-of-fold scores would be those of images that were seen."""
     if seen := seen_before(data, data.image_ids, start):
         raise InputError(
@@ -150,9 +149,7 @@ def settled(recipe: Recipe, start: ModelBundle | None) -> Recipe:
         InputError: the recipe gives another one.
     """
     training = recipe.training
-    shape = training.shape
-    if start is not None:
-        shape = start.readout.config.widths, start.readout.config.activation
+    shape = start.readout.config.shape if start else training.shape
     return replace(recipe, training=training.of_shape(shape))
 
 
@@ -163,16 +160,16 @@ def describe(
     trained: Sequence[int],
     held_out: Sequence[int],
     start: ModelBundle | None,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """What a bundle says about its training, and about that of the bundle it started from."""
-    return {
-        "corpus": recipe.name,
-        "corpora_sha256": data.digests,
-        "images": len(trained),
-        "fixations": sum(data.fixations[i] for i in trained),
-        "split": asdict(recipe.split),
-        "settings": asdict(recipe.training),
-        "centerbias": {"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
-        "held_out_images": [data.image_ids[i] for i in held_out],
-        **({"started_from": start.training} if start else {}),
-    }
+    return TrainingRecord(
+        corpus=recipe.name,
+        corpora_sha256=data.digests,
+        images=len(trained),
+        fixations=sum(data.fixations[i] for i in trained),
+        split=asdict(recipe.split),
+        settings=asdict(recipe.training),
+        centerbias={"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
+        held_out_images=[data.image_ids[i] for i in held_out],
+        started_from=start.training if start else None,
+    )

@@ -1,5 +1,6 @@
 """Cross-validation over images: each one gets a score from a member that has not seen it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,9 +140,11 @@ def cross_validate(
     return bundle, fitted
 
 
-def judge_folds(data: TrainingSet, folds: list[FittedFold]) -> pa.Table:
+def judge_folds(
+    data: TrainingSet, folds: list[FittedFold], on_image: Callable[[], None] = lambda: None
+) -> pa.Table:
     """The scores of all folds' test images, of the schema `OUT_OF_FOLD`."""
-    return pa.concat_tables([_judge(data, fitted) for fitted in folds])
+    return pa.concat_tables([_judge(data, fitted, on_image) for fitted in folds])
 
 
 def averages(out_of_fold: pa.Table) -> dict[str, float]:
@@ -156,11 +159,11 @@ def averages(out_of_fold: pa.Table) -> dict[str, float]:
     }
 
 
-def _judge(data: TrainingSet, fitted: FittedFold) -> pa.Table:
+def _judge(data: TrainingSet, fitted: FittedFold, on_image: Callable[[], None]) -> pa.Table:
     fold = fitted.fold
     centerbias = torch.from_numpy(fold.centerbias.log_density)
     with side_by_side() as pool:
-        found = judge_images(fitted.readout, data, fold.test, centerbias, pool)
+        found = judge_images(fitted.readout, data, fold.test, centerbias, pool, on_image)
     gains, baselines = zip(*found, strict=True)
     return pa.table(
         [

@@ -105,6 +105,7 @@ def judge_images(
     images: list[int],
     centerbias: torch.Tensor,
     pool: Executor,
+    on_image: Callable[[], None] = lambda: None,
 ) -> list[tuple[float, float]]:
     """`judge` of each image.
 
@@ -112,6 +113,7 @@ def judge_images(
         readout, data, images: what is judged, on which images.
         centerbias: log density in normalised coordinates.
         pool: from `side_by_side`.
+        on_image: is called after each.
     """
     prior = functools.lru_cache(maxsize=64)(functools.partial(on_grid, centerbias))
 
@@ -119,7 +121,12 @@ def judge_images(
         return judge(readout, example, prior(*example.grid))
 
     groups = [images[i : i + _READ_AT_ONCE] for i in range(0, len(images), _READ_AT_ONCE)]
-    return [found for examples in data.read(groups) for found in pool.map(judge_example, examples)]
+    judged = []
+    for examples in data.read(groups):
+        for found in pool.map(judge_example, examples):
+            judged.append(found)
+            on_image()
+    return judged
 
 
 def new_readout(mean: torch.Tensor, deviation: torch.Tensor, config: TrainingConfig) -> Readout:

@@ -11,7 +11,6 @@ from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.model.bundle import ModelBundle, is_bundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.model.record import trained_on
 from gazecore.ownership import refuse_foreign
 from gazecore.results.run import ModelNote
 from gazecore.storage import Location
@@ -49,15 +48,19 @@ class Outputs:
             refuse_foreign([self.table, self.run], lambda _: self.bundle.exists())
 
     def write_cross_validated(
-        self, bundle: ModelBundle, data: TrainingSet, folds: list[FittedFold]
+        self,
+        bundle: ModelBundle,
+        data: TrainingSet,
+        folds: list[FittedFold],
+        on_image: Callable[[], None],
     ) -> ModelBundle:
         """Judge all folds and write the bundle, which is returned as it was written."""
-        table = judge_folds(data, folds)
+        table = judge_folds(data, folds, on_image)
         publish_table(self.table, table)
         bundle = dataclasses.replace(bundle, metrics=averages(table))
         # A bundle has its fingerprint from the file's bytes.
         fingerprint = parse_bundle(bundle.to_bytes(), self.bundle.uri).fingerprint
-        note = ModelNote(self.bundle.uri, trained_on(bundle.training))
+        note = ModelNote(self.bundle.uri, bundle.training.trained_on())
         write_out_of_fold(self.run, data, folds, fingerprint, note)
         return self._write(bundle)
 
@@ -74,7 +77,7 @@ class Outputs:
         model = DeepGaze.load(parse_bundle(bundle.to_bytes(), self.bundle.uri))
         metrics = {
             **bundle.metrics,
-            "held_out": judge(model, bundle.training["held_out_images"]),
+            "held_out": judge(model, list(bundle.training.held_out_images)),
         }
         return self._write(dataclasses.replace(bundle, metrics=metrics))
 

@@ -1,7 +1,7 @@
 """How readouts are trained: settings, which need no torch."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gazecore.errors import InputError
 from gazecore.model.spec import Activation
@@ -114,3 +114,73 @@ class Recipe:
     name: str
     split: SplitConfig
     training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training from feature caches to a bundle, perhaps with a pretraining before it."""
+
+    cache: tuple[str, ...]
+    """Feature caches that `gazecore features` made, trained on together. Local or fsspec URIs."""
+    out: str
+    """The bundle to write, MODEL.safetensors. Local or any fsspec URI."""
+    name: str = "corpus"
+    """What the bundle calls the corpus."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    init: str | None = None
+    """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
+    keep its shape."""
+    pretrain: str | None = None
+    """Train on this cache first: --members readouts, from which the others start in turn. The first
+    of its --parts is held out."""
+    pretrain_name: str = "corpus"
+    """What the bundle calls the corpus of --pretrain."""
+    pretraining: TrainingConfig = field(default_factory=TrainingConfig)
+    """How the first readouts are trained."""
+
+    def __post_init__(self) -> None:
+        if not self.cache:
+            raise InputError("there is nothing to train on: name a feature cache")
+        if self.init is not None and self.pretrain is not None:
+            raise InputError("members start either from --init or from --pretrain")
+        if self.pretrain is not None:
+            for name in ("widths", "activation"):
+                one, other = getattr(self.training, name), getattr(self.pretraining, name)
+                if None not in (one, other) and one != other:
+                    raise InputError(
+                        f"readouts keep their shape: --training.{name} and --pretraining.{name} "
+                        "must be the same; give one of them"
+                    )
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the training."""
+        return Recipe(self.name, self.split, self.training)
+
+    @property
+    def first_recipe(self) -> Recipe:
+        """Of the pretraining."""
+        return Recipe(self.pretrain_name, replace(self.split, folds=None), self.pretraining)
+
+    def settled(self, start: Shape | None) -> "Course":
+        """The same with the shape of the readouts to start from, or one shape for both stages.
+
+        Raises:
+            InputError: another one is asked for.
+        """
+        first, training = self.pretraining, self.training
+        if start:
+            training = training.of_shape(start)
+        elif self.pretrain is not None:
+            training = replace(
+                training,
+                widths=training.widths or first.widths,
+                activation=training.activation or first.activation,
+            )
+            first = first.of_shape(training.shape)
+        return replace(
+            self,
+            training=training.of_shape(training.shape),
+            pretraining=first.of_shape(first.shape),
+        )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from cluster.connection import connected
 from gazecore.errors import InputError
-from jobs.command import out, run_command, show_rows
+from jobs.command import run_command
+from jobs.console import out, show_rows
 from tests.chaos.monkey import KINDS, Chaos, Kind
 
 

@@ -10,9 +10,10 @@ from cluster import driver
 from cluster.layout import ActorLayout
 from cluster.pool import Pool
 from gazecore.errors import RunFailed
+from gazecore.results.verify import problems
 from gazecore.scoring import ScoringConfig
-from tests.cluster.test_scoring import make_run
 from tests.processes import scoring_actors
+from tests.scoring import make_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -27,7 +28,7 @@ def test_a_run_that_ends_badly_lets_go_of_its_actors(
     gc.collect()
     gc.disable()  # which may come late
     try:
-        with pytest.raises(RunFailed, match="one after the other"):
+        with pytest.raises(RunFailed, match=r"shards failed one after the other.*densities"):
             driver.run(run, config, layout=ActorLayout(1, 0, 1))
         assert not [found for found in gc.get_objects() if type(found) is Pool]
     finally:
@@ -36,3 +37,6 @@ def test_a_run_that_ends_badly_lets_go_of_its_actors(
     while scoring_actors(os.getpid()):
         assert time.monotonic() < deadline, "the actors live on"
         time.sleep(0.2)
+    Path(run.densities.path).unlink()
+    assert driver.run(run, config, layout=ActorLayout(1, 0, 1)).shards == 10
+    assert list(problems(run)) == []

@@ -46,18 +46,11 @@ from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.processes import scoring_actors
-from tests.scoring import Scorer
+from tests.scoring import Scorer, files, make_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 LAYOUT = ActorLayout(actors=2, gpus=0, cpus=1)
-
-
-def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
-    settings = RunSettings(str(photos), "tiny", "1024", shard_size, 4, Limits())
-    run = begin_run(Location(str(folder)), settings)
-    update_plan(run, list_images(str(photos)))
-    return run
 
 
 def config(run: Run, bundle: bytes) -> ScoringConfig:
@@ -66,11 +59,6 @@ def config(run: Run, bundle: bytes) -> ScoringConfig:
 
 def score(run: Run, bundle: bytes, layout: ActorLayout = LAYOUT) -> Tally:
     return cluster.driver.run(run, config(run, bundle), layout=layout)
-
-
-def files(run: Run) -> dict[str, bytes]:
-    root = Path(run.location.path)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def test_every_image_gets_a_row_and_densities_are_normalised(
@@ -89,22 +77,6 @@ def test_every_image_gets_a_row_and_densities_are_normalised(
     assert scores["a/photo-1.jpg"]["information_bits"] is None
     assert scores["b/photo-2.jpg"]["width"] == 80
     assert np.exp(Results(run).density("b/photo-2.jpg")).sum() == pytest.approx(1, abs=1e-5)
-
-
-def test_a_second_run_scores_only_what_is_missing(
-    photos: Path, tmp_path: Path, tiny_bytes: bytes
-) -> None:
-    run = make_run(tmp_path / "run", photos)
-    score(run, tiny_bytes)
-    before = files(run)
-    (run.scores / "shard-000001.parquet").remove()
-    make_photo(99).save(photos / "a" / "new.jpg")
-    update_plan(run, list_images(str(photos)))
-    tally = score(run, tiny_bytes)
-    assert (tally.ok, tally.shards) == (4, 2)
-    after = files(run)
-    assert {name: after[name] for name in before} == before
-    assert list(problems(run)) == []
 
 
 def test_results_do_not_depend_on_the_number_of_actors(
@@ -277,20 +249,6 @@ def test_a_shard_that_cannot_be_written_is_left_for_the_next_run(
     (obstacle / "in the way").rmdir()
     obstacle.rmdir()
     assert score(run, tiny_bytes).shards == 1
-    assert list(problems(run)) == []
-
-
-def test_a_run_ends_where_one_shard_after_the_other_fails(
-    photos: Path, tmp_path: Path, tiny_bytes: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gazecore.shards.blame, "MAX_IN_A_ROW", 3)
-    run = make_run(tmp_path / "run", photos, shard_size=1)
-    # A file where the folder of all shards should be.
-    Path(run.densities.path).write_bytes(b"in the way")
-    with pytest.raises(RunFailed, match=r"4 shards failed one after the other.*densities"):
-        score(run, tiny_bytes, ActorLayout(1, 0, 1))
-    Path(run.densities.path).unlink()
-    assert score(run, tiny_bytes, ActorLayout(1, 0, 1)).shards == 10
     assert list(problems(run)) == []
 
 

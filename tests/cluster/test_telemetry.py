@@ -22,7 +22,7 @@ from gazecore.scoring import ScoringConfig
 from gazecore.shards.clock import PHASES
 from gazecore.shards.stage import StageConfig
 from gazecore.shards.tally import Tally
-from jobs.command import err
+from jobs.console import err
 from tests.cluster.test_scoring import make_run
 
 ROOT = Path(__file__).resolve().parents[2]

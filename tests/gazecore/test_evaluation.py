@@ -2,6 +2,7 @@
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from gazecore.metrics.baseline import LeaveOneOutCenterbias
 from gazecore.metrics.likelihood import information_gain, log_likelihood_bits
 from gazecore.metrics.names import METRICS, PER_FIXATION
 from gazecore.metrics.recording import recordings
-from gazecore.model.record import held_out_images, seen_in_training
+from gazecore.model.record import TrainingRecord
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard
 from gazecore.storage import Location
@@ -291,19 +292,19 @@ def test_which_images_are_judged(tmp_path: Path) -> None:
 def test_images_that_the_model_was_trained_on_are_known(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path)
     ids = corpus.image_ids
-    own = {"corpora_sha256": [corpus.digest], "held_out_images": [ids[1], ids[5]]}
-    other = {"corpora_sha256": ["another"], "held_out_images": [ids[0]]}
-    assert seen_in_training(corpus.digest, ids[:3], own) == [ids[0], ids[2]]
-    assert seen_in_training(corpus.digest, ids[:3], other) == []
-    assert seen_in_training(corpus.digest, ids[:3], {}) == []
+    own = TrainingRecord(corpora_sha256=[corpus.digest], held_out_images=[ids[1], ids[5]])
+    other = TrainingRecord(corpora_sha256=["another"], held_out_images=[ids[0]])
+    assert own.seen(corpus.digest, ids[:3]) == [ids[0], ids[2]]
+    assert other.seen(corpus.digest, ids[:3]) == []
+    assert TrainingRecord().seen(corpus.digest, ids[:3]) == []
     # The stages that a model went through count, too.
-    for training in ({**other, "started_from": own}, {**own, "started_from": other}):
-        assert seen_in_training(corpus.digest, ids[:3], training) == [ids[0], ids[2]]
-        assert held_out_images(corpus.digest, training) == sorted([ids[1], ids[5]])
-    again = {**own, "held_out_images": [ids[1]], "started_from": own}
-    assert held_out_images(corpus.digest, again) == [ids[1]]
-    assert seen_in_training(corpus.digest, [ids[5]], again) == [ids[5]]
-    assert held_out_images(corpus.digest, other) is None
+    for training in (replace(other, started_from=own), replace(own, started_from=other)):
+        assert training.seen(corpus.digest, ids[:3]) == [ids[0], ids[2]]
+        assert training.held_out(corpus.digest) == sorted([ids[1], ids[5]])
+    again = replace(own, held_out_images=[ids[1]], started_from=own)
+    assert again.held_out(corpus.digest) == [ids[1]]
+    assert again.seen(corpus.digest, [ids[5]]) == [ids[5]]
+    assert other.held_out(corpus.digest) is None
 
 
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:

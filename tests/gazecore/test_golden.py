@@ -13,6 +13,7 @@ import gazecore
 from gazecore.features.cache import CacheSettings, begin_cache
 from gazecore.features.extract import FeaturesConfig
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.model.record import TrainingRecord
 from gazecore.model.tiny import TINY_SPEC
 from gazecore.results.settings import ScoringOptions
 from gazecore.scoring import Request
@@ -69,7 +70,7 @@ def assert_close(one: list, other: list) -> None:
 def test_a_run_is_what_it_was(
     tmp_path: Path, tiny_file: str, to_the_byte: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gazecore.scoring.trained_on", lambda training: "nothing")
+    monkeypatch.setattr(TrainingRecord, "trained_on", lambda self: "nothing")
     monkeypatch.setattr("gazecore.scoring.redact", lambda name: "tiny")
     out = tmp_path / "run"
     scoring = Request(INPUT, str(out), ScoringOptions(tiny_file, shard_size=3)).begin()

@@ -10,33 +10,19 @@ import pytest
 import gazecore.shards.blame
 import gazecore.shards.stop
 from gazecore.errors import InputError, KeysRefused, RunFailed
-from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.reader import Results
 from gazecore.results.retry import failed_images, failed_parts
-from gazecore.results.run import Run, RunSettings, begin_run
+from gazecore.results.run import Run
 from gazecore.results.verify import problems
 from gazecore.scoring import ScoringConfig, ScoringStage
 from gazecore.shards import local
 from gazecore.shards.planning import update_plan
 from gazecore.shards.stop import Stop
 from gazecore.shards.tally import Tally
-from gazecore.storage import Location
 from tests.conftest import make_photo
-from tests.scoring import Loaded, score_run
-
-
-def make_run(folder: Path, photos: Path, shard_size: int = 3) -> Run:
-    settings = RunSettings(str(photos), "tiny", "1024", shard_size, 4, Limits())
-    run = begin_run(Location(str(folder)), settings)
-    update_plan(run, list_images(str(photos)))
-    return run
-
-
-def files(run: Run) -> dict[str, bytes]:
-    root = Path(run.location.path)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+from tests.scoring import Loaded, files, make_run, score_run
 
 
 def test_every_image_gets_a_row_and_progress_is_told(

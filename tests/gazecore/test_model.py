@@ -23,7 +23,6 @@ from gazecore.images.decode import to_network
 from gazecore.model import centerbias
 from gazecore.model.bundle import load_bundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.model.record import held_out_images
 from gazecore.model.tiny import TINY_SPEC, TinyBackbone
 from gazecore.model.vgg import load_weights
 from tests.reference import official_vgg, reference_log_density
@@ -190,7 +189,7 @@ def test_osie_images_of_several_sizes_agree_with_the_reference(
 @pytest.mark.corpora
 def test_the_default_bundle_predicts_held_out_fixations(default: DeepGaze, shared: Path) -> None:
     corpus = read_osie(str(shared / "osie"))
-    held_out = held_out_images(corpus.digest, default.bundle.training)
+    held_out = default.bundle.training.held_out(corpus.digest)
     assert held_out is not None
     assert len(held_out) == 100
     reached = score_held_out(default, held_out, corpus)

@@ -330,11 +330,11 @@ def recipe(training: TrainingConfig = QUICK, **split: int) -> Recipe:
 
 def test_a_fitted_bundle_says_what_it_was_made_of(data: TrainingSet) -> None:
     bundle = fit_bundle(data, recipe(parts=4, members=2), ignore)
-    held_out = bundle.training["held_out_images"]
+    held_out = bundle.training.held_out_images
     part = data.folds(4, 0)
     assert held_out == [data.image_ids[i] for i in np.flatnonzero(part == 0)]
-    assert bundle.training["images"] == IMAGE_COUNT - len(held_out)
-    assert bundle.training["corpora_sha256"] == [data.corpus.digest]
+    assert bundle.training.images == IMAGE_COUNT - len(held_out)
+    assert bundle.training.corpora_sha256 == [data.corpus.digest]
     assert bundle.readout.config.members == 2
     assert bundle.metrics["grid_information_gain"] > 0.5
     with pytest.raises(InputError, match="--members 3 needs --parts"):
@@ -355,7 +355,7 @@ def test_members_start_from_what_they_are_given(data: TrainingSet) -> None:
             rtol=0, atol=1e-6,
         )  # fmt: skip
     assert torch.equal(bundle.readout.feature_mean, first.readout.feature_mean)
-    assert bundle.training["started_from"] == first.training
+    assert bundle.training.started_from == first.training
     with pytest.raises(InputError, match=r"training\.activation"):
         fit_bundle(data, recipe(TrainingConfig(activation="relu")), ignore, first)
 

@@ -4,7 +4,7 @@ import pytest
 
 from gazecore.errors import one_line
 from gazecore.wording import counted, printable
-from jobs.command import out
+from jobs.console import out
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,27 @@ def test_a_wide_answer_shows_what_fits_and_says_how_to_see_the_rest(
     assert "more columns: name those you want" in words(table.stdout)
     assert "--format csv" in words(table.stdout)
     assert "image_id" in table.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("status", "tests/golden/run"),
+        *(
+            ("query", "tests/golden/run", "SELECT image_id FROM scores", "--format", kind)
+            for kind in ("table", "csv", "json", "parquet")
+        ),
+    ],
+    ids=" ".join,
+)
+def test_an_answer_that_cannot_be_written_is_no_success(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "jobs", *arguments],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "No space left on device" in ended.stderr

@@ -124,7 +124,7 @@ def test_training_from_features_to_judged_densities(
     assert "pretraining member 1/1 epoch 1/1" in words(pretrained.stderr)
     bundle = load_bundle(str(tmp_path / "two" / "m.safetensors"))
     first = load_bundle(str(tmp_path / "two" / "m.training" / "pretrained.safetensors"))
-    assert bundle.training["started_from"] == first.training
+    assert bundle.training.started_from == first.training
     held_out = gazecore_command(
         "evaluate", "other-corpus", "--model", "two/m.training/pretrained.safetensors", "--images",
         "held-out", "--out", "held", "--sigma", "8", "--metrics", "information_gain",
@@ -203,7 +203,7 @@ def test_what_members_start_from_decides_their_shape(
     bundle = load_bundle(str(tmp_path / "tuned" / "m.safetensors"))
     assert bundle.readout.config == start.readout.config
     assert bundle.backbone == start.backbone
-    assert bundle.training["settings"]["widths"] == [4, 1]
+    assert (bundle.training.settings or {})["widths"] == [4, 1]
     marker = json.loads(
         (tmp_path / "tuned" / "m.training" / "members" / "training.json").read_text()
     )
