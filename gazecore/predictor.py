@@ -9,11 +9,12 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, ImageOps
 
+from gazecore.density.peaks import peaks
 from gazecore.density.resample import to_size
-from gazecore.density.statistics import peaks, statistics
+from gazecore.density.summary import statistics
 from gazecore.errors import InputError
 from gazecore.geometry import DisplaySize
-from gazecore.images.decode import decode, resized
+from gazecore.images.decode import NetworkInput, decode, resized, to_network
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.model.bundle import ModelBundle, load_bundle
@@ -148,21 +149,28 @@ class Model:
             StorageUnavailable: its storage does not answer.
         """
         if isinstance(image, list | tuple):
-            return [self.predict_rgb(to_rgb(one)) for one in image]
-        return self.predict_rgb(to_rgb(image))
+            return [self._predict(one) for one in image]
+        return self._predict(image)
 
-    def predict_rgb(self, image: Image.Image) -> Density:
-        """`predict` of an upright RGB image, such as `images.decode.decode` gives."""
-        found = self.deepgaze.predict(resized(image, self.display_size).pixels[None])
+    def _predict(self, picture: Picture) -> Density:
+        if isinstance(picture, str | Path):
+            picture = fetch(str(picture), None, Limits())
+        if isinstance(picture, bytes | bytearray | memoryview):
+            return self.predict_file(bytes(picture))
+        image = to_rgb(picture)
+        return self._density(image, resized(image, self.display_size))
+
+    def predict_file(self, data: bytes, limits: Limits = Limits()) -> Density:
+        """`predict` of a file's bytes, within other limits."""
+        return self._density(decode(data, limits), to_network(data, self.display_size, limits))
+
+    def _density(self, image: Image.Image, seen: NetworkInput) -> Density:
+        found = self.deepgaze.predict(seen.pixels[None])
         return Density(image, found.log_density[0], found.members[0], found.centerbias)
 
 
-def to_rgb(image: Picture) -> Image.Image:
-    """An image of any kind that `Model.predict` takes as upright RGB. Raises what that raises."""
-    if isinstance(image, str | Path):
-        return decode(fetch(str(image), None, Limits()))
-    if isinstance(image, bytes | bytearray | memoryview):
-        return decode(bytes(image))
+def to_rgb(image: Any) -> Image.Image:
+    """An image in memory that `Model.predict` takes, as upright RGB. Raises what that raises."""
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "RGB" and "transparency" not in upright.info:

@@ -4,19 +4,17 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from gazecore.density.codec import encode
-from gazecore.density.statistics import statistics
+from gazecore.density.summary import Summary
 from gazecore.errors import redact
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput
 from gazecore.images.listing import absolute_input, list_images
 from gazecore.model.backbone import SentWeights, weights_to_send
 from gazecore.model.bundle import parse_bundle, read_bundle
-from gazecore.model.deepgaze import DeepGaze, Prediction
+from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.estimate import Estimate, estimate
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import (
@@ -71,27 +69,25 @@ class ScoringStage:
     def __init__(self, model: DeepGaze, run: Run) -> None:
         self.model = model
         self.run = run
+        self._before: Summary | None = None
 
     def batch_size(self, height: int, width: int) -> int:
         """See `Stage.batch_size`."""
         return self.model.backbone.batch_size(height, width)
 
-    def compute(self, pixels: np.ndarray, at_once: int) -> Prediction:
-        """See `Stage.compute`."""
-        return self.model.predict(pixels, at_once)
+    def compute(self, pixels: np.ndarray, at_once: int) -> Summary:
+        """See `Stage.compute`. On a GPU, the batch before is waited for, and this one is not."""
+        found = self.model.summarise(pixels, at_once, self.run.settings.density_factor)
+        before, self._before = self._before, found
+        if before:
+            before.wait()
+        return found
 
     def finish(
-        self, row: Row, image: NetworkInput, computed: Prediction, position: int
+        self, row: Row, image: NetworkInput, computed: Summary, position: int
     ) -> tuple[Row, Row]:
         """See `Stage.finish`: a row of SCORES and one of DENSITIES."""
-        return summarise(
-            row,
-            (image.height, image.width),
-            computed.log_density[position],
-            computed.members[position],
-            computed.centerbias,
-            self.run.settings.density_factor,
-        )
+        return score_rows(row, (image.height, image.width), computed, position)
 
     def commit(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
         """See `Stage.commit`."""
@@ -102,43 +98,32 @@ class ScoringStage:
         mend_shard(self.run, shard, outcomes, results)
 
 
-def summarise(
-    row: Mapping[str, Any],
-    size: tuple[int, int],
-    log_density: np.ndarray,
-    members: np.ndarray,
-    centerbias: np.ndarray,
-    factor: int,
-) -> tuple[Row, Row]:
+def score_rows(row: Row, size: tuple[int, int], summary: Summary, position: int) -> tuple[Row, Row]:
     """The SCORES and DENSITIES rows of one image.
 
     Args:
-        row: the image's row of the plan.
+        row: with its image_id and uri.
         size: height and width of the original image.
-        log_density, members, centerbias: as `density.statistics` takes them.
-        factor: grid cells per stored cell.
+        summary, position: what is known of its density, and where.
 
     Raises:
-        NotFinite: the density, or one of its statistics, is not finite.
+        NotFinite: see `Summary.of`.
     """
-    height, width = size
-    numbers = statistics(log_density, members, centerbias, height, width)
-    values, offset = encode(log_density, factor)
+    numbers, steps, offset = summary.of(position, *size)
+    sides = dict(zip(("height", "width"), size, strict=True))
     score = {
         "image_id": row["image_id"],
         "uri": row["uri"],
         "status": "ok",
-        "height": height,
-        "width": width,
+        **sides,
         **numbers,
     }
     density = {
         "image_id": row["image_id"],
-        "height": height,
-        "width": width,
-        "grid_height": values.shape[0],
-        "grid_width": values.shape[1],
-        "log_density": values.ravel(),
+        **sides,
+        "grid_height": steps.shape[0],
+        "grid_width": steps.shape[1],
+        "log_density": steps.ravel(),
         "log_offset": offset,
     }
     return score, density

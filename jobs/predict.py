@@ -50,7 +50,6 @@ def predict(options: PredictOptions) -> int:
     """Predict, draw and print; returns the exit code."""
     with err.status(LOADING):
         import gazecore
-        from gazecore.images.decode import decode
         from gazecore.images.fetch import fetch
         from gazecore.ownership import is_our_picture, refuse_foreign
         from gazecore.storage import Location
@@ -73,14 +72,14 @@ def predict(options: PredictOptions) -> int:
     failed = 0
     for uri, path in zip(options.images, paths, strict=True):
         try:
-            image = decode(fetch(uri, None, options.limits), options.limits)
-            density = model.predict_rgb(image)
+            data = fetch(uri, None, options.limits)
+            density = model.predict_file(data, options.limits)
             numbers = density.statistics
         except (ImageError, StorageUnavailable) as error:
             err.print(f"{printable(redact(uri))}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
-        draw_overlay(image, density.grid, path)
+        draw_overlay(density.image, density.grid, path)
         out.print(printable(redact(uri)), soft_wrap=True)
         out.print(
             f"  information {numbers['information_bits']:.2f} bit, "

@@ -21,7 +21,7 @@ import cluster
 import gazecore
 import gazecore.errors
 import jobs
-from gazecore.density.statistics import statistics
+from gazecore.density.summary import statistics
 from gazecore.results.schema import DENSITIES, SCORES
 from gazecore.shards.plan import PLAN
 from jobs.__main__ import COMMANDS

@@ -19,6 +19,12 @@ STEP = 1 / 32
 FACTORS = (1, 2, 4)
 
 
+def check_factor(factor: int) -> None:
+    """Raise InputError for a factor other than FACTORS."""
+    if factor not in FACTORS:
+        raise InputError(f"density_factor must be one of {FACTORS}, not {factor}")
+
+
 def encode(log_density: np.ndarray, factor: int = DEFAULT_FACTOR) -> tuple[np.ndarray, float]:
     """Store a log density.
 
@@ -29,8 +35,7 @@ def encode(log_density: np.ndarray, factor: int = DEFAULT_FACTOR) -> tuple[np.nd
     Returns:
         int16 (h / factor, w / factor) in steps of 1/32 nat, and the offset in nats.
     """
-    if factor not in FACTORS:
-        raise InputError(f"density_factor must be one of {FACTORS}, not {factor}")
+    check_factor(factor)
     height, width = log_density.shape
     blocks = log_density.reshape(height // factor, factor, width // factor, factor)
     means = blocks.mean(axis=(1, 3), dtype=np.float64)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
@@ -52,6 +53,8 @@ _TURNS = {
 }
 """What makes an image of an EXIF orientation upright."""
 
+_QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
 LARGE = 24_000_000
 """Pixels from which on images are decoded one at a time, as each takes hundreds of megabytes."""
 
@@ -72,36 +75,107 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
         DecodeError: it is not an image that can be read, or takes more passes over its pixels than
             any encoder makes.
     """
-    with _upright(data, limits) as image:
-        return image
+    with _opened(data, limits) as (image, file):
+        image.load()
+        turn = _turn(image, file)
+        shown = _to_rgb(image, file)
+        del image  # its memory, of a large one
+        return shown if turn is None else shown.transpose(turn)
 
 
 def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()) -> NetworkInput:
     """Decode an image and resize it, antialiased, to what the network sees.
 
+    A JPEG at least twice as large as it is shown is decoded at a half, a quarter or an eighth of
+    its size, never smaller than it is shown (benchmarks/LOG.md has what that changes).
+
     Raises:
         TooLarge, DecodeError: as `decode`; TooLarge also if the network's input is too large,
             which only `native` can cause.
     """
-    with _upright(data, limits) as image:
-        return resized(image, display_size)
+    with _opened(data, limits) as (image, file):
+        width, height = image.size
+        _refuse_large_input(height, width, display_size)
+        part = _reduction(image, display_size)
+        pixels = _jpeg_pixels(image, file, part) if image.format == "JPEG" else None
+        if pixels is None:
+            smaller = (max(1, width // part), max(1, height // part))
+            image.draft(None, smaller)  # formats other than JPEG know no such
+            image.load()
+        turn = _turn(image, file)
+        if pixels is None:
+            shown = _to_rgb(image, file)
+            del image  # its memory, of a large one
+            pixels = _array(shown)
+            del shown
+        found = _shrunk(pixels, *network_size(height, width, display_size))
+    if turn is None:
+        return NetworkInput(height, width, found)
+    found = np.asarray(Image.fromarray(found).transpose(turn))
+    return NetworkInput(*((width, height) if turn in _QUARTER_TURNS else (height, width)), found)
 
 
 def resized(image: Image.Image, display_size: DisplaySize) -> NetworkInput:
     """Resize an upright RGB image, antialiased, to what the network sees; see `to_network`."""
-    height, width = network_size(image.height, image.width, display_size)
-    if height * width > MAX_NETWORK_PIXELS:
-        raise TooLarge(
-            f"{image.width}x{image.height} is too large for the native display size: "
-            "use --display-size 1024"
-        )
-    pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+    _refuse_large_input(image.height, image.width, display_size)
+    pixels = _shrunk(_array(image), *network_size(image.height, image.width, display_size))
     return NetworkInput(image.height, image.width, pixels)
 
 
+def _refuse_large_input(height: int, width: int, display_size: DisplaySize) -> None:
+    """Raise TooLarge where the network's input has too many pixels."""
+    shown = network_size(height, width, display_size)
+    if shown[0] * shown[1] > MAX_NETWORK_PIXELS:
+        raise TooLarge(
+            f"{width}x{height} is too large for the native display size: use --display-size 1024"
+        )
+
+
+def _shrunk(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pixels (h, w, 3) uint8 resized, bicubic and antialiased, by torch: the same as Pillow's
+    within one level, in half the time."""
+    import torch  # which takes seconds, and is there where a network is
+    import torch.nn.functional as F
+
+    # Of channels that lie side by side, torch takes its vectorised way.
+    channels = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    found = F.interpolate(channels, (height, width), mode="bicubic", antialias=True)
+    return found[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _reduction(image: Image.Image, display_size: DisplaySize) -> int:
+    """The part of its size at which a JPEG is decoded, a half, a quarter or an eighth, as long as
+    the longer side has all pixels that are shown."""
+    longer = max(image.size)
+    shown = longer if display_size == "native" else int(display_size)
+    return next(part for part in (8, 4, 2, 1) if part == 1 or longer >= part * shown)
+
+
+def _jpeg_pixels(image: Image.Image, file: Bare, part: int) -> np.ndarray | None:
+    """RGB pixels of a JPEG, or of a part of its size, by the library that Pillow uses too, without
+    Pillow's copies.
+
+    None where it is of another kind, or has anything that is not as it should be: what can be lived
+    with is Pillow's to say.
+    """
+    if image.mode not in ("RGB", "L"):
+        return None
+    width, height = (-(-side // part) for side in image.size)  # which no larger part reaches
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            file.data, "RGB", fastdct=False, fastupsample=False, min_height=height, min_width=width
+        )
+    except ValueError:
+        return None
+    return pixels
+
+
 @contextlib.contextmanager
-def _upright(data: bytes, limits: Limits) -> Iterator[Image.Image]:
-    """A decoded image; of large ones one at a time is in the block. See `decode`."""
+def _opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
+    """An image within the caps, not decoded yet; of large ones one at a time is in the block.
+
+    What goes wrong in the block is what `decode` raises.
+    """
     if len(data) > limits.max_bytes:
         raise TooLarge(f"the file has more than {limits.max_bytes} bytes (--limits.max-bytes)")
     if not data:
@@ -119,13 +193,10 @@ def _upright(data: bytes, limits: Limits) -> Iterator[Image.Image]:
                 if file.tile < pixels
                 else f"its tiles have more than {limits.max_pixels} pixels (--limits.max-pixels)"
             )
-        is_large = pixels > LARGE
-        with _one_large if is_large else contextlib.nullcontext():
-            image.load()
-            turn = _TURNS.get(_orientation(image) if file.orientation is None else file.orientation)
-            shown = _to_rgb(image, file)
-            del image  # its memory, of a large one
-            yield shown if turn is None else shown.transpose(turn)
+        with _one_large if pixels > LARGE else contextlib.nullcontext():
+            held = [image]
+            del image  # so that the block alone holds it
+            yield held.pop(), file
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -143,6 +214,11 @@ def _upright(data: bytes, limits: Limits) -> Iterator[Image.Image]:
         raise TooLarge("decoding it needs more memory than there is") from error
     except Exception as error:  # decoders raise nearly everything on broken files
         raise DecodeError(one_line(error)) from error
+
+
+def _turn(image: Image.Image, file: Bare) -> Image.Transpose | None:
+    """What makes an image upright."""
+    return _TURNS.get(_orientation(image) if file.orientation is None else file.orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -180,6 +256,16 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _array(image: Image.Image) -> np.ndarray:
+    """Pixels, (h, w, 3); band by band, so that a large image is not held three times."""
+    if image.width * image.height <= _BAND:
+        return np.array(image)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for box in _bands(image):
+        pixels[box[1] : box[3]] = np.asarray(image.crop(box))
+    return pixels
 
 
 def _deep_to_rgb(image: Image.Image, file: Bare) -> Image.Image:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from gazecore.cores import cores
+from gazecore.density.summary import Summary, summarise
 from gazecore.geometry import GRID_STRIDE
 from gazecore.model.backbone import Backbone, SentWeights, load_backbone, padded
 from gazecore.model.bundle import ModelBundle
@@ -88,17 +89,35 @@ class DeepGaze:
             images: uint8 RGB (n, h, w, 3) of a size that `network_size` gave.
             at_once: so many images on the device, whatever n is; None: the backbone's batch size.
         """
-        _, height, width, _ = images.shape
-        centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
-        size = at_once or self.backbone.batch_size(height, width)
-        parts = []
+        size = at_once or self.backbone.batch_size(*images.shape[1:3])
+        mixtures, members = [], []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            features = self.backbone.features(padded(part, size)).to(centerbias.device)
-            parts.append(self._readout(features, centerbias)[: len(part)])
-        members = torch.cat(parts)
+            found, centerbias = self.members(part, size)
+            mixtures.append(mix(found)[: len(part)].float().cpu())
+            members.append(found[: len(part)].float().cpu())
         return Prediction(
-            log_density=mix(members).float().cpu().numpy(),
-            members=members.float().cpu().numpy(),
+            log_density=torch.cat(mixtures).numpy(),
+            members=torch.cat(members).numpy(),
             centerbias=centerbias.float().cpu().numpy(),
         )
+
+    @torch.inference_mode()
+    def summarise(self, images: np.ndarray, at_once: int, factor: int) -> Summary:
+        """What is kept of the densities of up to `at_once` images; on a GPU it is on its way.
+
+        Args:
+            images, at_once: as `predict` takes them.
+            factor: see `density.codec.encode`.
+        """
+        members, centerbias = self.members(images, at_once)
+        return summarise(mix(members), members, centerbias, factor)
+
+    @torch.inference_mode()
+    def members(self, images: np.ndarray, at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log densities (at_once, members, grid_height, grid_width) of images, and the centre bias,
+        on the device. With fewer images there are black ones at the end."""
+        height, width = images.shape[1:3]
+        centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
+        features = self.backbone.features(padded(images, at_once)).to(centerbias.device)
+        return self._readout(features, centerbias), centerbias

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import gazecore
-from gazecore.density.codec import FACTORS
+from gazecore.density.codec import check_factor
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.formats import Limits
 from gazecore.results.schema import VERSION
@@ -46,8 +46,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_shard_size(self.shard_size, MAX_SHARD_SIZE)
-        if self.density_factor not in FACTORS:
-            raise InputError(f"density_factor must be one of {FACTORS}, not {self.density_factor}")
+        check_factor(self.density_factor)
 
 
 @dataclass(frozen=True)

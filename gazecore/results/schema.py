@@ -42,7 +42,7 @@ SCORES = pa.schema(
         pa.field("disagreement_bits", pa.float32()),
     ]
 )
-"""Meanings: `density.statistics` and docs/results-format.md."""
+"""Meanings: `density.summary` and docs/results-format.md."""
 
 DENSITIES = pa.schema(
     [

@@ -4,13 +4,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from gazecore.density.summary import summarise
 from gazecore.images.formats import Limits
 from gazecore.images.listing import listing_of
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
 from gazecore.results.run import ModelNote, Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard
-from gazecore.scoring import summarise
+from gazecore.scoring import score_rows
 from gazecore.shards.plan import shards
 from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
@@ -73,11 +74,5 @@ def _predict(
     example = make_example(found, np.empty((0, 2)))
     centerbias = on_grid(torch.from_numpy(fitted.fold.centerbias.log_density), *example.grid)
     members = fitted.readout(example.features.float()[None], centerbias)
-    return summarise(
-        row,
-        (found.height, found.width),
-        mix(members)[0].numpy(),
-        members[0].numpy(),
-        centerbias.numpy(),
-        factor=1,
-    )
+    summary = summarise(mix(members), members, centerbias, factor=1)
+    return score_rows(row, (found.height, found.width), summary, 0)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from gazecore.density.peaks import peaks
 from gazecore.density.resample import to_size
-from gazecore.density.statistics import peaks
 from gazecore.ownership import MADE_BY
 
 MASSES = (0.9, 0.7, 0.5, 0.3, 0.1)

@@ -6,15 +6,19 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import gazecore.images.decode
 from gazecore.errors import DecodeError, InputError, TooLarge
-from gazecore.images.decode import decode, to_network
+from gazecore.images.decode import decode, resized, to_network
 from gazecore.images.formats import FORMATS, Limits
+from tests.conftest import make_photo
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -402,3 +406,102 @@ def test_hostile_files_decode_or_say_why_in_bounded_memory(shared: Path) -> None
     assert isinstance(outcomes["decompression_bomb.gif"], str)
     assert isinstance(outcomes["LICENSE"], str)
     assert found["peak"] < 2e9
+
+
+def jpeg(width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
+    """A photograph-like JPEG of any size."""
+    photo = make_photo(3, width, height).convert(mode)
+    return encoded(photo, "JPEG", **{"quality": 90, **options})
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((2047, 1000), (2047, 1000)),
+        ((2048, 1000), (1024, 500)),
+        ((1001, 4095), (501, 2048)),
+        ((4096, 31), (1024, 8)),
+        ((9000, 2001), (1125, 251)),
+        ((20000, 40), (2500, 5)),  # an eighth is the least
+        ((9000, 3), (1125, 1)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_large_jpegs_are_decoded_smaller_and_never_below_the_display(
+    size: tuple[int, int], decoded: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    shrunk = gazecore.images.decode._shrunk
+    monkeypatch.setattr(
+        gazecore.images.decode, "_shrunk", lambda p, *s: seen.append(p.shape) or shrunk(p, *s)
+    )
+    network = to_network(jpeg(*size, mode), "1024")
+    assert (network.width, network.height) == size
+    assert seen == [(decoded[1], decoded[0], 3)]
+    if max(size) < 6000:  # which `native` would refuse
+        to_network(jpeg(*size, mode), "native")
+        assert seen[1] == (size[1], size[0], 3)
+    to_network(encoded(make_photo(3, *size), "PNG"), "1024")
+    assert seen[-1] == (size[1], size[0], 3)
+
+
+def test_a_reduced_photograph_looks_the_same() -> None:
+    data = jpeg(4032, 3024, subsampling=2)
+    network = to_network(data, "1024")
+    whole = resized(decode(data), "1024")
+    assert (whole.width, whole.height) == (network.width, network.height)
+    difference = np.abs(network.pixels.astype(int) - whole.pixels)
+    assert difference.max() <= 4
+    assert difference.mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"quality": 30}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(331, 217), (2050, 1100), (1, 9)])
+def test_the_short_way_gives_pillows_pixels(
+    options: dict[str, Any], mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = jpeg(*size, mode, **options)
+    short = to_network(data, "1024")
+    monkeypatch.setattr(gazecore.images.decode, "_jpeg_pixels", lambda *arguments: None)
+    assert np.array_equal(short.pixels, to_network(data, "1024").pixels)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-2],  # no end
+        lambda data: data + b"\0" * 1000,
+        lambda data: data[: len(data) // 2],
+        lambda data: data[: len(data) * 2 // 3] + bytes(len(data) // 3),
+        lambda data: data.replace(b"\xff\xd9", b"\xff\xd0"),
+        lambda data: data[:-400] + bytes(range(200)) * 2,
+    ],
+)
+def test_what_is_wrong_with_a_jpeg_is_pillows_to_say(
+    damage: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = damage(jpeg(640, 480))
+
+    def outcome() -> Any:
+        try:
+            return to_network(data, "1024").pixels.tolist()
+        except DecodeError as error:
+            return str(error)
+
+    short = outcome()
+    monkeypatch.setattr(gazecore.images.decode, "_jpeg_pixels", lambda *arguments: None)
+    assert short == outcome()
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_reduced_jpeg_is_turned_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    network = to_network(encoded(quadrants(3000, 2000), "JPEG", exif=exif), "1024")
+    size = (3000, 2000) if orientation <= 4 else (2000, 3000)
+    assert (network.width, network.height) == size
+    assert np.abs(corners(Image.fromarray(network.pixels)) - UPRIGHT[orientation]).max() <= 6
+    assert network.pixels.flags.c_contiguous

@@ -14,8 +14,9 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 
 from gazecore.density.codec import FACTORS, STEP, decode, encode
+from gazecore.density.peaks import peaks
 from gazecore.density.resample import normalise, to_size
-from gazecore.density.statistics import peaks, statistics
+from gazecore.density.summary import statistics
 from gazecore.errors import InputError
 from gazecore.geometry import DEFAULT_FACTOR
 from gazecore.results.write import density_file

@@ -150,6 +150,8 @@ def test_a_signal_finishes_what_is_in_work_and_a_second_one_does_not_wait(
 ) -> None:
     run = make_run(tmp_path / "run", photos, shard_size=1)
     stage = Slow(tiny, run)
+    # A shell that started these tests in the background had them ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt() -> None:
         stage.begun.wait(30)
@@ -174,6 +176,7 @@ def test_a_signal_finishes_what_is_in_work_and_a_second_one_does_not_wait(
         assert run.scores.names() == []
     stage.leave.set()
     thread.join()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_shard_is_done_twice_by_two_processes_without_harm(

@@ -253,9 +253,9 @@ def test_memory_that_runs_out_elsewhere_fails_the_image_alone(
     place = {
         "fetch": "gazecore.images.fetch._read",
         "decode": "gazecore.images.decode._to_rgb",
-        "resize": "PIL.Image.Image.resize",
-        "statistics": "gazecore.scoring.statistics",
-        "encode": "gazecore.scoring.encode",
+        "resize": "gazecore.images.decode._shrunk",
+        "statistics": "gazecore.density.summary._areas",
+        "encode": "gazecore.density.summary.logsumexp",
     }[where]
     calls: list[None] = []
 

@@ -1,4 +1,4 @@
-"""A run and a feature cache as gazecore 0.1 wrote them, and the input that they are of.
+"""A run and a feature cache as they are written, and the input that they are of.
 
 The input lies in memory, as bitmaps and with a list, so that nothing of it differs between
 machines: no encoder, no time, no path.
