@@ -423,7 +423,7 @@ def jpeg(width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
         ((4096, 31), (1024, 8)),
         ((9000, 2001), (1125, 251)),
         ((20000, 40), (2500, 5)),  # an eighth is the least
-        ((9000, 3), (1125, 1)),
+        ((9000, 16), (1125, 2)),
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
