@@ -1,18 +1,23 @@
 """Runs for tests, and the scoring stage around a model that is loaded already."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from gazecore.density.summary import summarise
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.run import Run, RunSettings, begin_run
-from gazecore.scoring import ScoringStage
+from gazecore.scoring import ScoringStage, score_rows
 from gazecore.shards import local
 from gazecore.shards.pipeline import Pipeline
 from gazecore.shards.planning import update_plan
-from gazecore.shards.stage import ReadingConfig, Stage
+from gazecore.shards.stage import ReadingConfig, Row, Stage
 from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 
@@ -57,3 +62,12 @@ class Scorer:
                                  reading)  # fmt: skip
         self.score, self.clock = self.pipeline.process, self.pipeline.clock
         self.close = self.pipeline.close
+
+
+def rows_of(row: dict[str, Any], log_density: np.ndarray, factor: int) -> tuple[Row, Row]:
+    """Rows of an image of 72 x 48 pixels whose density is made up, over a uniform centre bias."""
+    density = torch.from_numpy(log_density)
+    uniform = torch.full(density.shape, -math.log(density.numel()))
+    return score_rows(
+        row, (48, 72), summarise(density[None], density[None, None], uniform, factor), 0
+    )

@@ -28,13 +28,13 @@ from gazecore.results.schema import DENSITIES, SCORES
 from gazecore.results.status import run_status
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
-from gazecore.scoring import summarise
 from gazecore.shards import planning
 from gazecore.shards.directory import shard_name
 from gazecore.shards.pipeline import failed_row
 from gazecore.shards.plan import PLAN, images_in, plan_parts, shards
 from gazecore.shards.planning import PlanSummary, update_plan
 from gazecore.storage import Location
+from tests.scoring import rows_of as made_up
 
 SETTINGS = RunSettings(
     input="/photos",
@@ -83,16 +83,14 @@ def log_density_of(image_id: str) -> np.ndarray:
 
 def commit(run: Run, *, failing: frozenset[str] = frozenset(), missing: int | None = None) -> None:
     """Score every shard but `missing` from made-up densities."""
-    uniform = np.full((8, 12), -np.log(96), dtype=np.float32)
     for shard in shards(run, lambda number: number != missing):
         scores, densities = [], []
         for row in shard.images.to_pylist():
             if row["image_id"] in failing:
                 scores.append(failed_row(row, NotFound("there is nothing")))
                 continue
-            density = log_density_of(row["image_id"])
-            score, stored = summarise(
-                row, (48, 72), density, density[None], uniform, run.settings.density_factor
+            score, stored = made_up(
+                row, log_density_of(row["image_id"]), run.settings.density_factor
             )
             scores.append(score)
             densities.append(stored)

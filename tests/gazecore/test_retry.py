@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,7 +17,6 @@ from gazecore.results.run import Run, RunSettings, find_run
 from gazecore.results.status import RunCounter, run_status
 from gazecore.results.verify import problems
 from gazecore.results.write import mend_shard
-from gazecore.scoring import summarise
 from gazecore.shards import planning
 from gazecore.shards.directory import shard_name
 from gazecore.shards.pipeline import Row, failed_row
@@ -34,6 +32,7 @@ from tests.gazecore.test_results import (
     log_density_of,
     names,
 )
+from tests.scoring import rows_of as made_up
 
 FAILED = frozenset({"001.jpg", "004.jpg", "005.jpg"})
 
@@ -53,16 +52,12 @@ def run(tmp_path: Path) -> Run:
 
 def rows_of(images: pa.Table, failing: frozenset[str]) -> tuple[list[Row], list[Row]]:
     """What an actor makes of images, some of which fail (again)."""
-    uniform = np.full((8, 12), -np.log(96), dtype=np.float32)
     scores, densities = [], []
     for row in images.to_pylist():
         if row["image_id"] in failing:
             scores.append(failed_row(row, DecodeError("another reason")))
             continue
-        density = log_density_of(row["image_id"])
-        score, stored = summarise(
-            row, (48, 72), density, density[None], uniform, SETTINGS.density_factor
-        )
+        score, stored = made_up(row, log_density_of(row["image_id"]), SETTINGS.density_factor)
         scores.append(score)
         densities.append(stored)
     return scores, densities
