@@ -1,5 +1,6 @@
 """Sizes that several rooms must agree on: of what the network sees, and of the grid."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 DisplaySize = Literal["1024", "native"]
@@ -15,6 +16,20 @@ GRID_STRIDE = 2
 
 DEFAULT_FACTOR = 4
 """Grid cells per stored cell, in both directions."""
+
+
+def parts(count: int, most: int) -> Iterator[slice]:
+    """Images of one size cut into batches, none of which is padded: as many as fit, a power of two,
+    and the rest in smaller powers of two.
+
+    A network that has seen a batch of a size and shape, of which there are a few, knows it. The
+    count alone decides, so that the images of a shard meet the same batches each time.
+    """
+    start = 0
+    while start < count:
+        size = min(most, 1 << (count - start).bit_length() - 1)
+        yield slice(start, start + size)
+        start += size
 
 
 def network_size(height: int, width: int, display_size: DisplaySize) -> tuple[int, int]:

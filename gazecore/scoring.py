@@ -75,9 +75,9 @@ class ScoringStage:
         """See `Stage.batch_size`."""
         return self.model.backbone.batch_size(height, width)
 
-    def compute(self, pixels: np.ndarray, at_once: int) -> Summary:
+    def compute(self, pixels: np.ndarray) -> Summary:
         """See `Stage.compute`. On a GPU, the batch before is waited for, and this one is not."""
-        found = self.model.summarise(pixels, at_once, self.run.settings.density_factor)
+        found = self.model.summarise(pixels, self.run.settings.density_factor)
         before, self._before = self._before, found
         if before:
             before.wait()

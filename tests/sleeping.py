@@ -85,7 +85,7 @@ class SleepingStage:
     def batch_size(self, height: int, width: int) -> int:
         return 1
 
-    def compute(self, pixels: np.ndarray, at_once: int) -> None:
+    def compute(self, pixels: np.ndarray) -> None:
         time.sleep(self._config.seconds / SHARDS_AT_ONCE * random.uniform(0.9, 1.1))
 
     def finish(

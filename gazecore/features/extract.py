@@ -11,7 +11,7 @@ from gazecore.corpus.splits import thumbnail
 from gazecore.errors import InputError, NotFinite
 from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
 from gazecore.images.decode import NetworkInput
-from gazecore.model.backbone import Backbone, SentWeights, load_backbone, padded
+from gazecore.model.backbone import Backbone, SentWeights, load_backbone
 from gazecore.model.spec import BackboneSpec
 from gazecore.shards.stage import ReadingConfig, Row
 from gazecore.storage import Location, parquet_bytes
@@ -61,10 +61,9 @@ class FeaturesStage:
         return self.backbone.batch_size(height, width)
 
     @torch.inference_mode()
-    def compute(self, pixels: np.ndarray, at_once: int) -> np.ndarray:
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
         """See `Stage.compute`: float16 features (n, channels, h, w)."""
-        features = self.backbone.features(padded(pixels, at_once))
-        found: np.ndarray = features[: len(pixels)].half().cpu().numpy()
+        found: np.ndarray = self.backbone.features(pixels).half().cpu().numpy()
         return found
 
     def finish(

@@ -8,6 +8,7 @@ import aiohttp
 import stamina
 from botocore.exceptions import NoCredentialsError, ParamValidationError
 from fsspec.implementations.http import HTTPFileSystem
+from s3fs import S3FileSystem
 
 from gazecore.errors import (
     AccessDenied,
@@ -20,6 +21,7 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
+from gazecore.images import s3
 from gazecore.images.formats import Limits
 from gazecore.storage import Location, read_regular
 from gazecore.web import read_at_most
@@ -172,6 +174,12 @@ def _read_capped(location: Location, end: int) -> bytes:
         return read_regular(location.path, end)
     if isinstance(location.fs, HTTPFileSystem):
         return read_at_most(location.fs, location.path, end)  # servers need not heed a range
+    if isinstance(location.fs, S3FileSystem):
+        return s3.read(location.fs, location.path, end, lambda: _read_range(location, end))
+    return _read_range(location, end)
+
+
+def _read_range(location: Location, end: int) -> bytes:
     try:
         data: bytes = location.fs.cat_file(location.path, start=0, end=end)
         return data

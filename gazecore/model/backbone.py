@@ -27,7 +27,7 @@ class Backbone(Protocol):
         ...
 
     def batch_size(self, height: int, width: int) -> int:
-        """Images of a size that a call takes: always as many, so that rounding never changes."""
+        """Images of a size that a call takes at most; a power of two."""
         ...
 
     def features(self, images: np.ndarray) -> torch.Tensor:
@@ -144,9 +144,3 @@ def _verified(spec: BackboneSpec, source: str) -> vgg.Weights:
             f"the bundle was trained on {spec.sha256[:12]}…: name the right weights"
         )
     return weights
-
-
-def padded(images: np.ndarray, at_once: int) -> np.ndarray:
-    """Up to `at_once` images (n, h, w, 3), with black ones to make them so many: the device sees
-    always the same shape, so that an image meets the same kernels in any company."""
-    return np.pad(images, [(0, at_once - len(images)), (0, 0), (0, 0), (0, 0)])

@@ -8,8 +8,8 @@ import torch
 
 from gazecore.cores import cores
 from gazecore.density.summary import Summary, summarise
-from gazecore.geometry import GRID_STRIDE
-from gazecore.model.backbone import Backbone, SentWeights, load_backbone, padded
+from gazecore.geometry import GRID_STRIDE, parts
+from gazecore.model.backbone import Backbone, SentWeights, load_backbone
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
@@ -80,22 +80,18 @@ class DeepGaze:
         return cls(bundle, backbone, device)
 
     @torch.inference_mode()
-    def predict(self, images: np.ndarray, at_once: int | None = None) -> Prediction:
-        """Log densities of images of one size.
-
-        A density does not depend on the other images of the call.
+    def predict(self, images: np.ndarray) -> Prediction:
+        """Log densities of images of one size. One does not depend on the others, but by rounding
+        on how many a GPU is given at once.
 
         Args:
             images: uint8 RGB (n, h, w, 3) of a size that `network_size` gave.
-            at_once: so many images on the device, whatever n is; None: the backbone's batch size.
         """
-        size = at_once or self.backbone.batch_size(*images.shape[1:3])
         mixtures, members = [], []
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            found, centerbias = self.members(part, size)
-            mixtures.append(mix(found)[: len(part)].float().cpu())
-            members.append(found[: len(part)].float().cpu())
+        for part in parts(len(images), self.backbone.batch_size(*images.shape[1:3])):
+            found, centerbias = self.members(images[part])
+            mixtures.append(mix(found).float().cpu())
+            members.append(found.float().cpu())
         return Prediction(
             log_density=torch.cat(mixtures).numpy(),
             members=torch.cat(members).numpy(),
@@ -103,21 +99,21 @@ class DeepGaze:
         )
 
     @torch.inference_mode()
-    def summarise(self, images: np.ndarray, at_once: int, factor: int) -> Summary:
-        """What is kept of the densities of up to `at_once` images; on a GPU it is on its way.
+    def summarise(self, images: np.ndarray, factor: int) -> Summary:
+        """What is kept of the densities of images; on a GPU it is on its way.
 
         Args:
-            images, at_once: as `predict` takes them.
+            images: as `predict` takes them, no more than the backbone's batch size.
             factor: see `density.codec.encode`.
         """
-        members, centerbias = self.members(images, at_once)
+        members, centerbias = self.members(images)
         return summarise(mix(members), members, centerbias, factor)
 
     @torch.inference_mode()
-    def members(self, images: np.ndarray, at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log densities (at_once, members, grid_height, grid_width) of images, and the centre bias,
-        on the device. With fewer images there are black ones at the end."""
+    def members(self, images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log densities (n, members, grid_height, grid_width) of images that the backbone takes at
+        once, and the centre bias, on the device."""
         height, width = images.shape[1:3]
         centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
-        features = self.backbone.features(padded(images, at_once)).to(centerbias.device)
+        features = self.backbone.features(images).to(centerbias.device)
         return self._readout(features, centerbias), centerbias

@@ -33,8 +33,9 @@ class TorchVGG:
         self._run = torch.compile(self._forward, dynamic=True) if compiled else self._forward
 
     def batch_size(self, height: int, width: int) -> int:
-        """See `Backbone.batch_size`: as many pixels as sixteen images of 512 x 512 have."""
-        return max(1, min(16, 16 * 512 * 512 // (height * width))) if self._on_gpu else 1
+        """See `Backbone.batch_size`: on GPUs as many pixels as sixteen images of 512 x 512 have."""
+        fit = max(1, min(16, 16 * 512 * 512 // (height * width))) if self._on_gpu else 1
+        return 1 << fit.bit_length() - 1
 
     @torch.inference_mode()
     def features(self, images: np.ndarray) -> torch.Tensor:

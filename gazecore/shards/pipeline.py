@@ -26,6 +26,7 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
+from gazecore.geometry import parts
 from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.fetch import fetch
 from gazecore.memory import ran_out, share_arenas
@@ -176,18 +177,18 @@ class Pipeline(Generic[Computed]):
             return to_network(data, self._reading.display_size, self._reading.limits)
 
     def _compute(
-        self, images: list[NetworkInput], at_once: int
+        self, images: list[NetworkInput], most: int
     ) -> Iterator[tuple[Computed | TooLarge, int]]:
         """What is computed of each image, and its position there.
 
         Where memory runs out, half as many are computed at once, and so on down to single ones:
         only of an image that does not fit alone nothing is computed.
         """
-        for start in range(0, len(images), at_once):
-            part, fits = images[start : start + at_once], True
+        for part in (images[batch] for batch in parts(len(images), most)):
+            fits = True
             try:
                 with self._computing, self.clock.phase("compute"):
-                    computed = self._stage.compute(np.stack([i.pixels for i in part]), at_once)
+                    computed = self._stage.compute(np.stack([i.pixels for i in part]))
             except Exception as error:
                 if not ran_out(error):
                     raise
@@ -195,8 +196,8 @@ class Pipeline(Generic[Computed]):
             # Not in the handler: what the network held is free once the error is gone.
             if fits:
                 yield from ((computed, position) for position in range(len(part)))
-            elif at_once > 1:
-                yield from self._compute(part, at_once // 2)
+            elif len(part) > 1:
+                yield from self._compute(part, len(part) // 2)
             else:
                 yield TooLarge("its network input does not fit in the device's memory"), 0
 

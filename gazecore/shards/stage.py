@@ -42,16 +42,14 @@ class Stage(Protocol[Computed]):
     """What is computed of images, and where the rows of a shard go."""
 
     def batch_size(self, height: int, width: int) -> int:
-        """How many images of a size `compute` takes at once."""
+        """How many images of a size `compute` takes at most; a power of two."""
         ...
 
-    def compute(self, pixels: np.ndarray, at_once: int) -> Computed:
+    def compute(self, pixels: np.ndarray) -> Computed:
         """Run the network; one call at a time.
 
         Args:
             pixels: uint8 RGB (n, h, w, 3).
-            at_once: n is padded to it, so that what is computed of an image depends on how many
-                the device takes at once, never on how many others there were.
         """
         ...
 

@@ -58,6 +58,7 @@ class FaultyProxy:
         requests: how often each kind of request came (GET, PUT, HEAD, DELETE, POST, LIST).
         force: is called with method and path of each request; a fault that it names comes for
             certain. None leaves it to the rates.
+        on_headers: is called with the headers of each request.
         before: is called with method and path of each request before it is passed on; a test's own
             mischief (an object that vanishes, a listing that changes) goes here.
     """
@@ -72,6 +73,7 @@ class FaultyProxy:
         self.requests: Counter[str] = Counter()
         self.force: Callable[[str, str], str | None] = lambda method, path: None
         self.before: Callable[[str, str], None] = lambda method, path: None
+        self.on_headers: Callable[[dict[str, str]], None] = lambda headers: None
         self._times: Counter[tuple[str, str]] = Counter()
         self._expired_until = 0.0
         self._lock = threading.Lock()
@@ -133,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         proxy: FaultyProxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        proxy.on_headers(dict(self.headers.items()))
         fault, rng = proxy.choose(self.command, self.path)
         if fault == "slow_down":
             proxy.count(fault)
@@ -140,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "expired":
             proxy.count(fault)
             return self._refuse(403, "ExpiredToken", "The provided token has expired.")
+        if fault == "denied":
+            return self._refuse(403, "AccessDenied", "Access Denied")
         if fault == "unknown_keys":
             return self._refuse(403, "InvalidAccessKeyId", "The key id does not exist here.")
         if fault == "latency":

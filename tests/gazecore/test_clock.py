@@ -27,7 +27,7 @@ class SleepingStage:
     def batch_size(self, height: int, width: int) -> int:
         return 1
 
-    def compute(self, pixels: np.ndarray, at_once: int) -> np.ndarray:
+    def compute(self, pixels: np.ndarray) -> np.ndarray:
         time.sleep(self.seconds)
         return pixels
 

@@ -5,10 +5,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gazecore.errors import StorageUnavailable
 from gazecore.features.cache import FEATURES, OUTCOMES, CacheDirectory
 from gazecore.features.extract import FeaturesStage
+from gazecore.geometry import parts
 from gazecore.images.decode import to_network
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
@@ -214,29 +217,33 @@ def test_of_a_batch_that_does_not_fit_only_what_does_not_fit_alone_is_too_large(
     assert outcomes["error"].to_pylist() == [None] * 3 + ["too_large"] + [None] * 6
     assert results["image_id"].to_pylist() == [f"{i}.png" for i in (0, 1, 2, *range(4, 10))]
     # By halves, down to the one: the rest of the batch is not computed one by one.
-    assert backbone.calls == [8, 4, 2, 2, 1, 1, 4, 8]
+    assert backbone.calls == [8, 4, 2, 2, 1, 1, 4, 2]
 
 
-def test_an_image_meets_the_same_kernels_in_any_company_where_memory_is_short(
+def test_a_device_that_has_room_for_two_gives_what_batches_of_two_give(
     tiny: DeepGaze, alike: pa.Table
 ) -> None:
-    """A device that has room for two: of what number a batch was does not show."""
-
     class Small(TinyBackbone):
-        shapes: list[int] = []  # noqa: RUF012
-
         def features(self, images: np.ndarray) -> torch.Tensor:
             if len(images) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            self.shapes.append(len(images))
             return super().features(images)
 
-    whole = scored(tiny, Small(images_at_once=8), alike)
-    for count in (1, 3, 10):
-        scores, densities = scored(tiny, Small(images_at_once=8), alike.slice(0, count))
-        assert scores.equals(whole[0].slice(0, count))
-        assert densities.equals(whole[1].slice(0, count))
-    assert set(Small.shapes) == {2}
+    found = scored(tiny, Small(images_at_once=8), alike)
+    assert found == scored(tiny, TinyBackbone(images_at_once=2), alike)
+
+
+@given(counts=st.lists(st.integers(1, 70), min_size=1), most=st.sampled_from([1, 2, 4, 8, 16]))
+def test_batches_are_cut_without_padding_and_by_the_count_alone(
+    counts: list[int], most: int
+) -> None:
+    for count in counts:
+        batches = [batch.indices(count) for batch in parts(count, most)]
+        assert [i for batch in batches for i in range(*batch)] == list(range(count))
+        sizes = [end - start for start, end, _ in batches]
+        assert all(size in (1, 2, 4, 8, 16) and size <= most for size in sizes)
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(sizes) <= count // most + 4
 
 
 def test_another_fault_of_the_network_is_not_taken_for_a_lack_of_memory(

@@ -2,13 +2,9 @@ import contextlib
 import functools
 import io
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,34 +66,3 @@ def gazecore_here(tmp_path: Path) -> Command:
 def gazecore_command(tmp_path: Path) -> Command:
     """`run_gazecore` in the test's folder."""
     return functools.partial(run_gazecore, tmp_path)
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[dict[str, str]]:
-    """An S3 protocol server on this machine; yields the environment that points at it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(endpoint, timeout=1).close()
-                break
-            except urllib.error.HTTPError:
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "planted-key-id",
-            "AWS_SECRET_ACCESS_KEY": "planted-secret-key",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
