@@ -46,8 +46,9 @@ def labelled(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time left on stderr; yields what is to be called after each step."""
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err) as progress:
+    """A bar with the time left on a terminal; yields what is to be called after each step."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda: progress.advance(bar)
 

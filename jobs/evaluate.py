@@ -76,7 +76,7 @@ def evaluate(options: EvaluateOptions) -> int:
         from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
-    refuse_foreign(Location(options.out), [options.corpus, options.run, options.baseline])
+    refuse_foreign(options.out, [options.corpus, options.run, options.baseline])
     corpus = load_corpus(options.corpus)
     bundle = judged_bundle(options.model, options.run)
     held_out = bundle.training.held_out(corpus.digest) if bundle else None

@@ -146,13 +146,14 @@ def judged_bundle(model: str | None, run: str | None) -> ModelBundle | None:
     return bundle
 
 
-def refuse_foreign(out: Location, sources: Iterable[str | None]) -> None:
+def refuse_foreign(out: str, sources: Iterable[str | None]) -> None:
     """Raise InputError where a folder for an evaluation holds other things, or lies in a source."""
+    folder = Location(out)
     for source in sources:
-        if source and f"{out.uri}/".startswith(f"{Location(source).uri}/"):
-            raise InputError(f"--out {out.uri} lies in {source}: choose another folder")
-    if (names := out.names()) and not is_evaluation(out):
-        raise InputError(f"--out {out.uri} holds {names[0]}, which is of no evaluation")
+        if source and f"{folder.uri}/".startswith(f"{Location(source).uri}/"):
+            raise InputError(f"--out {out} lies in {source}: choose another folder")
+    if (names := folder.names()) and not is_evaluation(folder):
+        raise InputError(f"--out {out} holds {names[0]}, which is of no evaluation")
 
 
 def write_evaluation(

@@ -1,6 +1,9 @@
+import contextlib
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +19,14 @@ from gazecore.density.resample import to_size
 from gazecore.errors import InputError, RunFailed, RunMismatch
 from gazecore.features.cache import FeatureCache
 from gazecore.metrics.likelihood import information_gain
+from gazecore.model.bundle import load_bundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig, mix
 from gazecore.model.tiny import TinyBackbone
 from gazecore.results.run import ModelNote, open_run
 from gazecore.results.verify import problems
 from gazecore.storage import Location
+from gazecore.training import course as courses
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
 from gazecore.training.fit import fit_bundle, require_enough
 from gazecore.training.folds import (
@@ -35,7 +40,7 @@ from gazecore.training.members import judge_images, mixture, new_readout, run, s
 from gazecore.training.objective import judge, log_likelihood
 from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
 from gazecore.training.out_of_fold import write_out_of_fold
-from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
+from gazecore.training.recipes import Course, Recipe, SplitConfig, TrainingConfig
 from tests.features import make_cache
 from tests.reference import plain_readout
 
@@ -433,3 +438,23 @@ def test_a_uniform_density_gains_nothing(cache: FeatureCache) -> None:
     example = make_example(cache[1], np.array([[3.0, 4.0]]))
     flat = torch.full((192, 256), -float(np.log(192 * 256)))
     assert judge(readout, example, flat) == pytest.approx((0, 0), abs=1e-5)
+
+
+def test_a_course_goes_on_with_its_own_settings_alone(data: TrainingSet, tmp_path: Path) -> None:
+    settings = TrainingConfig(epochs=1, widths=(4, 1))
+    course = Course((data.caches[0].uri,), str(tmp_path / "m.safetensors"), training=settings)
+    bars: list[str] = []
+
+    def steps(title: str, total: int) -> AbstractContextManager[Callable[[], None]]:
+        return contextlib.nullcontext(lambda: bars.append(title))
+
+    trained = courses.train(course, "a command", steps=steps)
+    written, record = load_bundle(course.out).training, trained.bundle.training
+    assert written.to_json() == json.loads(json.dumps(record.to_json()))
+    assert record.command == "a command"
+    assert trained.seen == []
+    assert bars == ["opening the features"] + ["judging"] * len(record.held_out_images)
+    again = courses.train(course)
+    assert again.bundle.metrics == trained.bundle.metrics
+    with pytest.raises(RunMismatch, match=r"other settings.*epochs"):
+        courses.train(replace(course, training=replace(settings, epochs=2)))

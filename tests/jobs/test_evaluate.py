@@ -9,7 +9,7 @@ import pytest
 from gazecore.corpus.schema import load_corpus
 from gazecore.metrics.names import METRICS
 from gazecore.storage import Location
-from jobs import evaluate
+from jobs import tables
 from tests.gazecore.test_evaluation import make_corpus
 from tests.jobs.conftest import Command, words
 
@@ -92,12 +92,12 @@ def test_mistakes(gazecore_here: Command, corpus: str, arguments: list[str], mes
 def test_a_narrow_terminal_cuts_no_figure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate.out, "width", 60)
+    monkeypatch.setattr(tables.out, "width", 60)
     value = {"mean": -0.0594, "low": -10.1234, "high": 2.5678}
     predictors = dict.fromkeys(("model", "centerbias", "gold_standard"), value)
     summary = {
         "metrics": {"information_gain": predictors}, "left_out": {}, "seen_in_training": 0,
         "explained_information_gain": None,
     }  # fmt: skip
-    evaluate.show(summary, "page")
+    tables.show_averages(summary, "page")
     assert capsys.readouterr().out.count("-0.059 [-10.123, 2.568]") == 3
