@@ -53,8 +53,6 @@ _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _PASSING_STATUS = {408, 425, 429}
 """Among HTTP's 4xx, those that a later request need not meet."""
 
-_ONE_TRY = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
-
 
 def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = None) -> bytes:
     """Read one object.
@@ -158,7 +156,8 @@ def _open(uri: str) -> Location:
     """
     if not uri.startswith(("s3://", "s3a://")):
         return Location(uri)
-    location = Location(uri, **_ONE_TRY)
+    # A new dictionary each time: botocore writes into it, and fsspec knows a client by it.
+    location = Location(uri, config_kwargs={"retries": {"total_max_attempts": 1}})
     location.fs.retries = 1
     return location
 

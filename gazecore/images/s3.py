@@ -126,7 +126,7 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
     except GenericError as error:
         if bucket:
             bucket.in_trouble = True
-        raise OSError(f"{name}: {one_line(error)}") from None
+        raise OSError(_in_short(error)) from None
     except (BaseError, BotoCoreError, OSError, ValueError, RuntimeError) as error:
         log.debug("obstore could not read %s: %s", redact(path), error)
     data = by_s3fs()
@@ -136,6 +136,11 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
         if bucket.failed == TRIES:
             log.warning("bucket %s is read by s3fs, slower: obstore cannot", name)
     return data
+
+
+def _in_short(error: Exception) -> str:
+    """What happened to a request, without how obstore holds it."""
+    return one_line(error).split(" Debug source:")[0].removeprefix("Generic S3 error: ")
 
 
 def _is_plain(fs: Any) -> bool:
