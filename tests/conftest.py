@@ -28,6 +28,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_configure() -> None:
     # Nothing leaves this machine, and no test finds another test's (or a user's) Ray.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # which it asks for once, when it is imported
     os.environ.pop("RAY_ADDRESS", None)
 
 

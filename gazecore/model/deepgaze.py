@@ -12,6 +12,7 @@ from gazecore.geometry import GRID_STRIDE, parts
 from gazecore.model.backbone import Backbone, SentWeights, load_backbone
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import on_grid
+from gazecore.model.frozen import FrozenReadout
 from gazecore.model.readout import mix
 
 
@@ -36,7 +37,7 @@ class DeepGaze:
     def __init__(self, bundle: ModelBundle, backbone: Backbone, device: str = "cpu") -> None:
         self.bundle = bundle
         self.backbone = backbone
-        self._readout = bundle.readout.to(device)
+        self._readout = FrozenReadout(bundle.readout, device)
         self._centerbias = bundle.centerbias.to(device)
         self._centerbias_on_grid = functools.lru_cache(maxsize=256)(
             functools.partial(on_grid, self._centerbias)

@@ -18,6 +18,9 @@ _BAND = {"cpu": 2**20, "cuda": 2**26}
 
 _LARGE = 80.0
 
+_FARTHEST = 4096
+"""Cells at which the widest blur is cut off, whatever its width."""
+
 
 class _Softplus(torch.autograd.Function):
     """log(1 + exp(x)) by vectorised exp and log, absolute error 1e-7.
@@ -128,33 +131,75 @@ class Readout(nn.Module):
         Returns:
             (n, members, grid_h, grid_w), natural logarithm, logsumexp 0 over each grid.
         """
-        n, _, h, w = features.shape
+        weight, bias = self.first_layer()
+        x = first(features, weight, bias, self.config.members)
         height, width = centerbias.shape
-        members = self.config.members
+        up, across = (
+            bilinear(*sides, x) for sides in ((x.shape[-2], height), (x.shape[-1], width))
+        )
+        x = pointwise(x, up, across, self.later_layers(), ACTIVATIONS[self.config.activation])
+        x = blur(x, self.log_blur.exp())
+        return normalised(x, self.centerbias_weight, centerbias)
+
+    def first_layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (members * widths[0], channels) and bias (members * widths[0],) of all members'
+        first layer, which standardise the features, too."""
         weight = self.weights[0] / self.feature_std
         bias = self.biases[0] - weight @ self.feature_mean
-        x = weight.flatten(0, 1) @ features.flatten(2) + bias.flatten()[:, None]
-        x = x.view(n * members, -1, h, w) @ _bilinear(w, width, x).T
-        later = list(zip(self.weights, self.biases, strict=True))[1:]
-        layers = [(kernel.repeat(n, 1, 1), b.repeat(n, 1)[..., None]) for kernel, b in later]
-        # In bands of rows: the wide layers then take little memory, and stay in the CPU's caches.
-        band = max(1, _BAND[x.device.type] // (n * members * self.config.widths[0] * width))
-        bands = [
-            self._pointwise((rows @ x).flatten(2), layers)
-            for rows in torch.split(_bilinear(h, height, x), band)
-        ]
-        x = blur(torch.cat(bands, dim=2).view(n, members, height, width), self.log_blur.exp())
-        x = x + self.centerbias_weight[:, None, None] * centerbias
-        return x.flatten(2).log_softmax(dim=2).view_as(x)
+        return weight.flatten(0, 1), bias.flatten()
 
-    def _pointwise(
-        self, x: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> torch.Tensor:
-        """Layers after the first: (n * members, widths[0], p) to (n * members, 1, p)."""
-        activation = ACTIVATIONS[self.config.activation]
+    def later_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Weight (members, width, incoming) and bias (members, width) of each later layer."""
+        return list(zip(self.weights, self.biases, strict=True))[1:]
+
+
+def first(
+    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, members: int
+) -> torch.Tensor:
+    """The first layer at the features' own resolution: (n, members, widths[0], h, w)."""
+    n, _, h, w = features.shape
+    return (weight @ features.flatten(2) + bias[:, None]).view(n, members, -1, h, w)
+
+
+def pointwise(
+    x: torch.Tensor,
+    up: torch.Tensor,
+    across: torch.Tensor,
+    later: list[tuple[torch.Tensor, torch.Tensor]],
+    activation: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """What the first layer found, upsampled, and the layers after it.
+
+    Args:
+        x: (n, members, widths[0], h, w), from `first`.
+        up, across: from `bilinear`, (height, h) and (width, w).
+        later: see `Readout.later_layers`.
+        activation: before each layer.
+
+    Returns:
+        (n, members, height, width).
+    """
+    n, members, channels = x.shape[:3]
+    height, width = len(up), len(across)
+    x = x.flatten(0, 1) @ across.T
+    layers = [(kernel.repeat(n, 1, 1), b.repeat(n, 1)[..., None]) for kernel, b in later]
+    # In bands of rows: the wide layers then take little memory, and stay in the CPU's caches.
+    band = max(1, _BAND[x.device.type] // (n * members * channels * width))
+    found = []
+    for rows in torch.split(up, band):
+        part = (rows @ x).flatten(2)
         for kernel, bias in layers:
-            x = torch.baddbmm(bias, kernel, activation(x))
-        return x
+            part = torch.baddbmm(bias, kernel, activation(part))
+        found.append(part)
+    return torch.cat(found, dim=2).view(n, members, height, width)
+
+
+def normalised(
+    maps: torch.Tensor, centerbias_weight: torch.Tensor, centerbias: torch.Tensor
+) -> torch.Tensor:
+    """Log densities of blurred maps (n, members, height, width) and the centre bias."""
+    x = maps + centerbias_weight[:, None, None] * centerbias
+    return x.flatten(2).log_softmax(dim=2).view_as(x)
 
 
 def mix(log_densities: torch.Tensor) -> torch.Tensor:
@@ -172,15 +217,23 @@ def blur(maps: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         sigmas: (channels,), in grid cells, positive.
     """
     height, width = maps.shape[2:]
+    return blur_matrix(sigmas, height) @ maps @ blur_matrix(sigmas, width).mT
+
+
+def blur_matrix(sigmas: torch.Tensor, side: int) -> torch.Tensor:
+    """The blur along one dimension of `side` cells, (channels, side, side).
+
+    Not finite, all of it, where the widths are not.
+    """
     widest = float(sigmas.detach().max())
     if not math.isfinite(widest):
-        return maps * sigmas[:, None, None] * math.nan
-    radius = max(1, min(math.ceil(4 * widest), 2 * max(height, width)))
-    offsets = torch.arange(-radius, radius + 1, device=maps.device)
+        return sigmas[:, None, None] * sigmas.new_full((side, side), math.nan)
+    radius = max(1, min(math.ceil(4 * widest), _FARTHEST))
+    offsets = torch.arange(-radius, radius + 1, device=sigmas.device)
     kernels = torch.exp(-0.5 * (offsets / sigmas[:, None]) ** 2)
     kernels = torch.where(offsets.abs() <= 4 * sigmas[:, None], kernels, 0)
     kernels = kernels / kernels.sum(dim=1, keepdim=True)
-    return _banded(kernels, height) @ maps @ _banded(kernels, width).mT
+    return _banded(kernels, side)
 
 
 def _banded(kernels: torch.Tensor, side: int) -> torch.Tensor:
@@ -200,7 +253,7 @@ def _banded(kernels: torch.Tensor, side: int) -> torch.Tensor:
     )
 
 
-def _bilinear(side: int, larger: int, like: torch.Tensor) -> torch.Tensor:
+def bilinear(side: int, larger: int, like: torch.Tensor) -> torch.Tensor:
     """Linear interpolation of one dimension as a matrix, (larger, side)."""
     identity = torch.eye(side, device=like.device, dtype=like.dtype)
     return F.interpolate(identity[None], size=larger, mode="linear", align_corners=False)[0].T
