@@ -195,6 +195,7 @@ class Request:
             ReadingConfig(
                 self._display_size,
                 options.limits,
+                decode=options.decode,
                 fail_unanswered=options.fail_unanswered,
             ),
         )

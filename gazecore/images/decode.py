@@ -4,7 +4,7 @@ import contextlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,11 +83,22 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
         return shown if turn is None else shown.transpose(turn)
 
 
-def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()) -> NetworkInput:
+def to_network(
+    data: bytes,
+    display_size: DisplaySize,
+    limits: Limits = Limits(),
+    device: Callable[[bytes, int, int], np.ndarray | None] | None = None,
+) -> NetworkInput:
     """Decode an image and resize it, antialiased, to what the network sees.
 
     A JPEG at least twice as large as it is shown is decoded at a half, a quarter or an eighth of
     its size, never smaller than it is shown (benchmarks/LOG.md has what that changes).
+
+    Args:
+        data: the file's.
+        display_size: `1024` or `native`.
+        limits: caps, which hold before anything is decoded.
+        device: decodes and resizes JPEGs where it can, as `DeviceDecoder`.
 
     Raises:
         TooLarge, DecodeError: as `decode`; TooLarge also if the network's input is too large,
@@ -96,19 +107,23 @@ def to_network(data: bytes, display_size: DisplaySize, limits: Limits = Limits()
     with _opened(data, limits) as (image, file):
         width, height = image.size
         _refuse_large_input(height, width, display_size)
+        size = network_size(height, width, display_size)
+        is_plain = image.format == "JPEG" and image.mode in ("RGB", "L")
+        found = device(file.data, *size) if device and is_plain else None
         part = _reduction(image, display_size)
-        pixels = _jpeg_pixels(image, file, part) if image.format == "JPEG" else None
-        if pixels is None:
+        pixels = _jpeg_pixels(image, file, part) if is_plain and found is None else None
+        if found is None and pixels is None:
             smaller = (max(1, width // part), max(1, height // part))
             image.draft(None, smaller)  # formats other than JPEG know no such
             image.load()
         turn = _turn(image, file)
-        if pixels is None:
-            shown = _to_rgb(image, file)
-            del image  # its memory, of a large one
-            pixels = _array(shown)
-            del shown
-        found = _shrunk(pixels, *network_size(height, width, display_size))
+        if found is None:
+            if pixels is None:
+                shown = _to_rgb(image, file)
+                del image  # its memory, of a large one
+                pixels = _array(shown)
+                del shown
+            found = _shrunk(pixels, *size)
     if turn is None:
         return NetworkInput(height, width, found)
     found = np.asarray(Image.fromarray(found).transpose(turn))
@@ -153,14 +168,12 @@ def _reduction(image: Image.Image, display_size: DisplaySize) -> int:
 
 
 def _jpeg_pixels(image: Image.Image, file: Bare, part: int) -> np.ndarray | None:
-    """RGB pixels of a JPEG, or of a part of its size, by the library that Pillow uses too, without
-    Pillow's copies.
+    """RGB pixels of a colour or gray JPEG, or of a part of its size, by the library that Pillow
+    uses too, without Pillow's copies.
 
-    None where it is of another kind, or has anything that is not as it should be: what can be lived
-    with is Pillow's to say.
+    None where it has anything that is not as it should be: what can be lived with is Pillow's to
+    say.
     """
-    if image.mode not in ("RGB", "L"):
-        return None
     width, height = (-(-side // part) for side in image.size)  # which no larger part reaches
     try:
         pixels: np.ndarray = simplejpeg.decode_jpeg(

@@ -1,6 +1,7 @@
 """What people choose of a scoring."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gazecore.errors import InputError
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
@@ -34,6 +35,9 @@ class ScoringOptions:
     folders of these names, with wildcards; once for each. Left out are resource forks (`._*`),
     `__MACOSX`, `@eaDir`, `.thumbnails` and the like, and pictures of kinds that are not read."""
     limits: Limits = field(default_factory=Limits)
+    decode: Literal["cpu", "gpu"] = "cpu"
+    """Where JPEGs are decoded, if the model is on a GPU: `gpu` is for machines with few cores to a
+    GPU. The pixels differ by a level here and there, and damage within a JPEG may go unnoticed."""
     limit: int | None = None
     """Take only the first images of the input, for a trial."""
     retry_failed: bool = False

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,9 @@ from gazecore.memory import ran_out, share_arenas
 from gazecore.shards.clock import Clock
 from gazecore.shards.stage import Computed, ReadingConfig, Row, Stage, failed_row
 
+if TYPE_CHECKING:
+    from gazecore.images.device import DeviceDecoder
+
 NoInput = ImageError | StorageUnavailable
 """Why there is nothing for the network to see."""
 
@@ -48,11 +51,19 @@ class Pipeline(Generic[Computed]):
         clock: where the time goes.
     """
 
-    def __init__(self, stage: Stage[Computed], reading: ReadingConfig) -> None:
+    def __init__(
+        self, stage: Stage[Computed], reading: ReadingConfig, on_gpu: bool = False
+    ) -> None:
         self._stage = stage
         self._reading = reading
         finishers = cores()
-        decoders = reading.decoders or max(1, finishers // 2)
+        decoders = reading.decoders or (finishers if on_gpu else max(1, finishers // 2))
+        self._device: DeviceDecoder | None = None
+        if on_gpu and reading.decode == "gpu":
+            from gazecore.images import device
+
+            # Which serves those together that wait.
+            self._device, decoders = device.DeviceDecoder(), reading.fetchers
         self.clock = Clock()
         self.clock.set_lanes(fetch=reading.fetchers, decode=decoders, finish=finishers)
         share_arenas()
@@ -121,6 +132,8 @@ class Pipeline(Generic[Computed]):
         """End the threads."""
         self._readers.shutdown(cancel_futures=True)
         self._finishers.shutdown(cancel_futures=True)
+        if self._device:
+            self._device.close()
 
     def _read_ahead(
         self, rows: list[Row], crashed: frozenset[str], answers: list[Row]
@@ -174,7 +187,8 @@ class Pipeline(Generic[Computed]):
         answers.append(row)
         self.clock.count_bytes(len(data))
         with self._decoding, self.clock.phase("decode"):
-            return to_network(data, self._reading.display_size, self._reading.limits)
+            reading = self._reading
+            return to_network(data, reading.display_size, reading.limits, self._device)
 
     def _compute(
         self, images: list[NetworkInput], most: int

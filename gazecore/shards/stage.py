@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class ReadingConfig:
         limits: caps per image.
         fetchers: images fetched at the same time.
         decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
-            one per two cores, since the network takes the longest.
+            one per core beside a GPU, and per two cores where the network is on them, too.
+        decode: where JPEGs are decoded: on the `cpu`, or on the `gpu` if there is one.
         fail_unanswered: on a shard's last try, single images that the storage does not answer for
             become failed rows, so that they do not keep the others of their shard back for good.
             Without it no trouble of the storage becomes a failed image.
@@ -35,6 +36,7 @@ class ReadingConfig:
     limits: Limits = field(default_factory=Limits)
     fetchers: int = 16
     decoders: int = 0
+    decode: Literal["cpu", "gpu"] = "cpu"
     fail_unanswered: bool = False
 
 

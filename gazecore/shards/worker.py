@@ -27,7 +27,11 @@ class Worker:
     ) -> None:
         """Load the network; `threads` and `gpu` as `StageConfig.build` takes them."""
         self._stage = config.build(threads, gpu)
-        self._pipeline = Pipeline(self._stage, config.reading)
+        if gpu is None:
+            import torch  # which the network has loaded
+
+            gpu = torch.cuda.is_available()
+        self._pipeline = Pipeline(self._stage, config.reading, gpu)
         self.clock = self._pipeline.clock
         self.clock.set_lanes(write=SHARDS_AT_ONCE)
         self.in_work: dict[int, tuple[int, int]] = {}
