@@ -9,7 +9,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 CONSTRAINTS := $(if $(filter cpu,$(TORCH)),,-c constraints.txt)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all chaos lint audit torture clean
+.PHONY: demo test test-all chaos gpu lint audit torture clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,11 @@ torture: $(VENV)/.installed
 chaos: $(VENV)/.installed
 	$(BIN)/python -m tests.chaos.strike --address $(ADDRESS)
 
+# On a machine with a GPU. `make gpu BIN=/usr/bin` takes the packages that are there, and installs
+# nothing; CORPUS is what `gazecore ingest` made of recorded fixations.
+gpu: $(if $(filter $(VENV)/bin,$(BIN)),$(VENV)/.installed)
+	$(BIN)/python3 -m benchmarks.gpu --out gpu $(if $(CORPUS),--corpus $(CORPUS))
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,4 +64,4 @@ audit:
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit demo torture .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-audit demo torture gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -37,7 +37,7 @@ class DeepGaze:
     def __init__(self, bundle: ModelBundle, backbone: Backbone, device: str = "cpu") -> None:
         self.bundle = bundle
         self.backbone = backbone
-        self._readout = FrozenReadout(bundle.readout, device)
+        self.readout = FrozenReadout(bundle.readout, device)
         self._centerbias = bundle.centerbias.to(device)
         self._centerbias_on_grid = functools.lru_cache(maxsize=256)(
             functools.partial(on_grid, self._centerbias)
@@ -117,4 +117,4 @@ class DeepGaze:
         height, width = images.shape[1:3]
         centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
         features = self.backbone.features(images).to(centerbias.device)
-        return self._readout(features, centerbias), centerbias
+        return self.readout(features, centerbias), centerbias

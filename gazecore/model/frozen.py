@@ -11,7 +11,7 @@ from gazecore.model.readout import (
     Readout,
     bilinear,
     blur_matrix,
-    first,
+    first_layer,
     normalised,
     pointwise,
 )
@@ -26,41 +26,47 @@ class FrozenReadout:
 
     On GPUs its wide part is one kernel (`fused.py`), and the first layer's product is taken in
     TF32: the features come out of bfloat16, which has fewer digits still.
+
+    Attributes:
+        wide: upsampling and the layers after the first: (n, members, widths[0], h, w), height and
+            width to (n, members, height, width).
     """
 
     def __init__(self, readout: Readout, device: str) -> None:
         readout = readout.to(device).requires_grad_(False)
         self._members = readout.config.members
         self._activation = ACTIVATIONS[readout.config.activation]
-        self._weight, self._bias = readout.first_layer()
+        self._weight, self._bias = readout.folded()
         self._later = readout.later_layers()
         self._centerbias_weight = readout.centerbias_weight
         sigmas = readout.log_blur.exp()
         self._blur = functools.lru_cache(_SIDES)(functools.partial(blur_matrix, sigmas))
         self._bilinear = functools.lru_cache(_SIDES)(functools.partial(bilinear, like=self._weight))
-        self._wide: Callable[[torch.Tensor, int, int], torch.Tensor] = self._plain
+        self.wide: Callable[[torch.Tensor, int, int], torch.Tensor] = self.plain
         if torch.device(device).type == "cuda" and find_spec("triton"):
             from gazecore.model import fused
 
             if fused.fits(readout.config):
-                self._wide = fused.Wide(self._later, readout.config.activation)
+                self.wide = fused.Wide(self._later, readout.config.activation)
 
     @torch.inference_mode()
     def __call__(self, features: torch.Tensor, centerbias: torch.Tensor) -> torch.Tensor:
         """See `Readout.forward`."""
-        x = self._first(features)
+        x = self.first(features)
         height, width = centerbias.shape
-        x = self._blur(height) @ self._wide(x, height, width) @ self._blur(width).mT
+        x = self._blur(height) @ self.wide(x, height, width) @ self._blur(width).mT
         return normalised(x, self._centerbias_weight, centerbias)
 
-    def _first(self, features: torch.Tensor) -> torch.Tensor:
+    def first(self, features: torch.Tensor) -> torch.Tensor:
+        """See `readout.first_layer`."""
         matmul = torch.backends.cuda.matmul
         before, matmul.allow_tf32 = matmul.allow_tf32, True
         try:
-            return first(features, self._weight, self._bias, self._members)
+            return first_layer(features, self._weight, self._bias, self._members)
         finally:
             matmul.allow_tf32 = before
 
-    def _plain(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    def plain(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """What `wide` computes, in torch: see `readout.pointwise`."""
         up, across = self._bilinear(x.shape[-2], height), self._bilinear(x.shape[-1], width)
         return pointwise(x, up, across, self._later, self._activation)

@@ -12,8 +12,9 @@ import triton.language as tl
 from gazecore.model.readout import ReadoutConfig
 from gazecore.model.spec import Activation
 
-_ROWS, _COLUMNS = 8, 8
-"""Cells of a program's tile: near each other, so that they share what is interpolated."""
+TILE = (8, 8, 4)
+"""Rows and columns of cells that a program computes, near each other so that they share what is
+interpolated, and its warps."""
 
 
 def fits(config: ReadoutConfig) -> bool:
@@ -33,16 +34,18 @@ class Wide:
         self._is_softplus = activation == "softplus"
 
     def __call__(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """(n, members, widths[0], h, w) from `readout.first` to (n, members, height, width)."""
+        """Of (n, members, widths[0], h, w), from `first_layer`, (n, members, height, width)."""
         n, members, channels, h, w = x.shape
         # The channels of a position side by side, as a program reads them.
         x = x.permute(0, 1, 3, 4, 2).contiguous()
         found = x.new_empty(n, members, height, width)
-        tiles = triton.cdiv(height, _ROWS) * triton.cdiv(width, _COLUMNS)
+        rows, columns, warps = TILE
+        tiles = triton.cdiv(height, rows) * triton.cdiv(width, columns)
         second, third = self._later[0].shape[1], self._later[2].shape[1]
         _wide[(tiles, n * members)](
             x, *self._later, found, members, h, w, height, width,
-            h / height, w / width, channels, second, third, _ROWS, _COLUMNS, self._is_softplus,
+            h / height, w / width, channels, second, third, rows, columns, self._is_softplus,
+            num_warps=warps,
         )  # fmt: skip
         return found
 

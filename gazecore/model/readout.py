@@ -131,8 +131,8 @@ class Readout(nn.Module):
         Returns:
             (n, members, grid_h, grid_w), natural logarithm, logsumexp 0 over each grid.
         """
-        weight, bias = self.first_layer()
-        x = first(features, weight, bias, self.config.members)
+        weight, bias = self.folded()
+        x = first_layer(features, weight, bias, self.config.members)
         height, width = centerbias.shape
         up, across = (
             bilinear(*sides, x) for sides in ((x.shape[-2], height), (x.shape[-1], width))
@@ -141,7 +141,7 @@ class Readout(nn.Module):
         x = blur(x, self.log_blur.exp())
         return normalised(x, self.centerbias_weight, centerbias)
 
-    def first_layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight (members * widths[0], channels) and bias (members * widths[0],) of all members'
         first layer, which standardise the features, too."""
         weight = self.weights[0] / self.feature_std
@@ -153,7 +153,7 @@ class Readout(nn.Module):
         return list(zip(self.weights, self.biases, strict=True))[1:]
 
 
-def first(
+def first_layer(
     features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, members: int
 ) -> torch.Tensor:
     """The first layer at the features' own resolution: (n, members, widths[0], h, w)."""
@@ -171,7 +171,7 @@ def pointwise(
     """What the first layer found, upsampled, and the layers after it.
 
     Args:
-        x: (n, members, widths[0], h, w), from `first`.
+        x: (n, members, widths[0], h, w), from `first_layer`.
         up, across: from `bilinear`, (height, h) and (width, w).
         later: see `Readout.later_layers`.
         activation: before each layer.

@@ -93,8 +93,9 @@ types |= {name: "fp32" for name in names[13:15]} | {name: "constexpr" for name i
 found = {}
 for card in (80, 90):
     for first in (16, 64):
-        values = dict(zip(names[15:], (first, 32, 2, fused._ROWS, fused._COLUMNS, True)))
-        made = compile(ASTSource(fused._wide, types, values), target=GPUTarget("cuda", card, 32))
+        values = dict(zip(names[15:], (first, 32, 2, *fused.TILE[:2], True)))
+        source, options = ASTSource(fused._wide, types, values), {"num_warps": fused.TILE[2]}
+        made = compile(source, target=GPUTarget("cuda", card, 32), options=options)
         found[f"{card} {first}"] = [made.metadata.shared, "mma" in made.asm["ptx"]]
 print(json.dumps(found))
 """
