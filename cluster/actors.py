@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 import structlog
 
+from cluster.layout import actors_on_gpus
 from cluster.logs import configure_logging
 from cluster.telemetry import Telemetry
 from gazecore.shards.plan import Shard
@@ -22,10 +23,10 @@ log = structlog.get_logger()
 class ShardActor:
     """A worker with its telemetry and its log."""
 
-    def __init__(self, config: StageConfig, threads: int, gpu: bool) -> None:
+    def __init__(self, config: StageConfig, cpus: int, gpus: float) -> None:
         threading.Thread(target=_end_with_the_node, args=[os.getppid()], daemon=True).start()
         configure_logging(config.where)
-        self._worker = Worker(config, threads, gpu)
+        self._worker = Worker(config, cores_beside(gpus) if gpus else cpus, gpus > 0)
         self._telemetry = Telemetry(config.where)
 
     def ready(self) -> str:
@@ -69,6 +70,14 @@ class ShardActor:
         self._telemetry.set("gazecore_shards_in_work", len(self._worker.in_work))
 
 
+def cores_beside(gpus: float) -> int:
+    """An actor's share of its node's cores: as large as its share of the node's GPUs, of which it
+    holds `gpus`. What Ray reserves for it is less where nodes may join that are not known yet."""
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return max(1, int(node.get("CPU", 0) // max(1, actors_on_gpus(node.get("GPU", 0), gpus))))
+
+
 def _end_with_the_node(raylet: int) -> None:
     """End this process soon after Ray's on this node.
 
@@ -94,4 +103,4 @@ def actor_starter(
         max_task_retries=0,
         max_concurrency=SHARDS_AT_ONCE + 1,  # and one thread that answers `progress`
     )(ShardActor)
-    return lambda: remote.remote(shared, cpus, gpus > 0)
+    return lambda: remote.remote(shared, cpus, gpus)

@@ -75,12 +75,12 @@ class SleepingConfig:
             while len(list(started.iterdir())) < self.together:
                 time.sleep(0.2)
             time.sleep(random.uniform(0, self.stagger))
-        return SleepingStage(self)
+        return SleepingStage(self, threads)
 
 
 class SleepingStage:
-    def __init__(self, config: SleepingConfig) -> None:
-        self._config = config
+    def __init__(self, config: SleepingConfig, threads: int | None = None) -> None:
+        self._config, self._threads = config, threads
 
     def batch_size(self, height: int, width: int) -> int:
         return 1
@@ -107,6 +107,7 @@ class SleepingStage:
                 "pid": os.getpid(),
                 "node": ray.get_runtime_context().get_node_id(),
                 "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "threads": self._threads,
                 "at": time.time(),
             }
             written = Path(self._config.diary) / f"{shard}-{os.getpid()}"

@@ -52,24 +52,30 @@ class Pipeline(Generic[Computed]):
     """
 
     def __init__(
-        self, stage: Stage[Computed], reading: ReadingConfig, on_gpu: bool = False
+        self,
+        stage: Stage[Computed],
+        reading: ReadingConfig,
+        threads: int | None = None,
+        on_gpu: bool = False,
     ) -> None:
+        """`threads` are this process's share of the machine's cores; None: all of them."""
         self._stage = stage
         self._reading = reading
-        finishers = cores()
+        finishers = cores(threads)
         decoders = reading.decoders or (finishers if on_gpu else max(1, finishers // 2))
+        self._fetchers = reading.fetchers or max(16, 8 * finishers if on_gpu else 0)
         self._device: DeviceDecoder | None = None
         if on_gpu and reading.decode == "gpu":
             from gazecore.images import device
 
             # Which serves those together that wait.
-            self._device, decoders = device.DeviceDecoder(), reading.fetchers
+            self._device, decoders = device.DeviceDecoder(), self._fetchers
         self.clock = Clock()
-        self.clock.set_lanes(fetch=reading.fetchers, decode=decoders, finish=finishers)
+        self.clock.set_lanes(fetch=self._fetchers, decode=decoders, finish=finishers)
         share_arenas()
         self._decoding = threading.Semaphore(decoders)
         self._computing = threading.Lock()
-        self._readers = ThreadPoolExecutor(reading.fetchers, "gazecore-read")
+        self._readers = ThreadPoolExecutor(self._fetchers, "gazecore-read")
         self._finishers = ThreadPoolExecutor(finishers, "gazecore-finish")
 
     def process(
@@ -147,7 +153,7 @@ class Pipeline(Generic[Computed]):
         upcoming = iter(enumerate(rows))
         try:
             while True:
-                while len(waiting) < 2 * self._reading.fetchers:
+                while len(waiting) < 2 * self._fetchers:
                     index, row = next(upcoming, (-1, None))
                     if row is None:
                         break

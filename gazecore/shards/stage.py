@@ -23,7 +23,8 @@ class ReadingConfig:
     Attributes:
         display_size: `1024` or `native`.
         limits: caps per image.
-        fetchers: images fetched at the same time.
+        fetchers: images fetched at the same time; 0: 16, and beside a GPU 8 per core if that is
+            more, as an object storage takes its time for each.
         decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
             one per core beside a GPU, and per two cores where the network is on them, too.
         decode: where JPEGs are decoded: on the `cpu`, or on the `gpu` if there is one.
@@ -34,7 +35,7 @@ class ReadingConfig:
 
     display_size: DisplaySize = "1024"
     limits: Limits = field(default_factory=Limits)
-    fetchers: int = 16
+    fetchers: int = 0
     decoders: int = 0
     decode: Literal["cpu", "gpu"] = "cpu"
     fail_unanswered: bool = False

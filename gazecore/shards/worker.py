@@ -31,7 +31,7 @@ class Worker:
             import torch  # which the network has loaded
 
             gpu = torch.cuda.is_available()
-        self._pipeline = Pipeline(self._stage, config.reading, gpu)
+        self._pipeline = Pipeline(self._stage, config.reading, threads, gpu)
         self.clock = self._pipeline.clock
         self.clock.set_lanes(write=SHARDS_AT_ONCE)
         self.in_work: dict[int, tuple[int, int]] = {}

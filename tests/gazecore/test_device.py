@@ -177,7 +177,7 @@ def test_a_pipeline_beside_a_gpu_decodes_there_if_asked(
     rows = {}
     for decode, on_gpu in (("cpu", True), ("gpu", False), ("gpu", True)):
         run = make_run(tmp_path / f"{decode}-{on_gpu}", photos)
-        pipeline = Pipeline(ScoringStage(tiny, run), ReadingConfig(decode=decode), on_gpu)
+        pipeline = Pipeline(ScoringStage(tiny, run), ReadingConfig(decode=decode), on_gpu=on_gpu)
         rows[decode, on_gpu] = pipeline.process(images)[0]
         pipeline.close()
         assert len(made) == (decode == "gpu" and on_gpu)

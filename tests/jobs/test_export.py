@@ -61,7 +61,7 @@ def test_a_run_as_model_and_as_maps(
     assert made.returncode == 0, made.stderr
     assert f"10 densities in {tmp_path}/new/model.hdf5" in words(made.stdout)
     assert "left out: 1 image that failed" in made.stdout
-    assert "10/10" in made.stderr
+    assert made.stderr == ""  # bars are for terminals
     densities = dict(Results(scored).densities())
     with h5py.File(tmp_path / "new" / "model.hdf5") as file:
         for image_id, log_density in densities.items():

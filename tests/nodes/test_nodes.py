@@ -109,6 +109,9 @@ def test_models_are_pinned_to_gpus_and_reach_each_node_once(nodes: Nodes, tmp_pa
     # One process on each GPU, all GPUs of all nodes, and none where there is no GPU.
     assert Counter((note["node"], note["gpu"]) for note in run.notes()).keys() == expected
     assert len({note["pid"] for note in run.notes()}) == 3
+    # Each has its share of its node's eight cores.
+    shares = {(note["node"], note["threads"]) for note in run.notes()}
+    assert shares == {(two.node_id, 4), (one.node_id, 8)}
 
     halves = tmp_path / "halves"
     halves.mkdir()
