@@ -193,7 +193,7 @@ def densities(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def to_network_before(
-    data: bytes, display_size: DisplaySize, limits: Limits = Limits()
+    data: bytes, display_size: DisplaySize, limits: Limits, device: None
 ) -> NetworkInput:
     """Decode whole, and resize with Pillow."""
     image = decode(data, limits)
