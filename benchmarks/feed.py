@@ -31,6 +31,7 @@ from PIL import Image
 
 from benchmarks.environment import report
 from benchmarks.photos import sample_photos
+from gazecore.cores import cores
 from gazecore.density.codec import encode
 from gazecore.density.summary import Summary, summarise
 from gazecore.geometry import DisplaySize, network_size, parts
@@ -45,7 +46,7 @@ from gazecore.scoring import score_rows
 from gazecore.shards import local
 from gazecore.shards.directory import shard_name
 from gazecore.shards.planning import update_plan
-from gazecore.shards.stage import Row
+from gazecore.shards.stage import ReadingConfig, Row
 from gazecore.storage import Location
 from tests.numbers import reference_statistics
 from tests.scoring import Loaded
@@ -54,6 +55,9 @@ MEMBERS = 10
 SHARD = 256
 MOST = 16
 """Images that a GPU takes at once, see `TorchVGG.batch_size`."""
+
+BESIDE_A_GPU = ReadingConfig(decoders=cores())
+"""All cores decode."""
 
 KINDS = ("1024x768", "12 megapixels", "ImageNet-like")
 
@@ -251,7 +255,7 @@ def feed(source: str, out: Path, make: Callable[[Run], Fake]) -> dict[str, float
         (run.scores / shard_name(shard)).remove()
     stage.places = stage.images = 0
     wall, processor = time.perf_counter(), time.process_time()
-    tally = local.run(run, Loaded(run.location.uri, stage))
+    tally = local.run(run, Loaded(run.location.uri, stage, BESIDE_A_GPU))
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     assert tally.ok == plan.images, tally
     return {
