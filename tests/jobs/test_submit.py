@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import ipaddress
 import os
 import secrets
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import psutil
 import pytest
 from PIL import Image
 
@@ -37,8 +39,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def head(s3_server: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """A cluster started with `ray start --head`, token authentication on; address and env."""
+def started(s3_server: dict[str, str]) -> Iterator[tuple[str, dict[str, str], int]]:
+    """A cluster started with `ray start --head`, token authentication on: address, env, process."""
     # Ray's sockets need a short path, shorter than pytest's own folders.
     folder = tempfile.mkdtemp(prefix="gz-")
     gcs, dashboard, client, agent, agent_grpc = free_ports(5)
@@ -73,11 +75,17 @@ def head(s3_server: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
             time.sleep(1)
         else:
             pytest.fail(f"no job server within 90 s: {probe.stderr[-500:]}")
-        yield address, env
+        yield address, env, server.pid
     finally:
         kill_tree(server.pid)
         server.wait(timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def head(started: tuple[str, dict[str, str], int]) -> tuple[str, dict[str, str]]:
+    """Its address and env."""
+    return started[:2]
 
 
 def submit(head: tuple[str, dict[str, str]], name: str, *command: str) -> str:
@@ -98,6 +106,25 @@ def submit(head: tuple[str, dict[str, str]], name: str, *command: str) -> str:
     assert env["RAY_AUTH_TOKEN"] not in output
     assert "planted" not in output
     return output
+
+
+@pytest.mark.slow
+def test_a_ray_for_this_machine_alone_listens_nowhere_else(
+    started: tuple[str, dict[str, str], int],
+) -> None:
+    ray_start = psutil.Process(started[2])
+    listening = {
+        (process.name(), connection.laddr.ip)
+        for process in [ray_start, *ray_start.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening}
+    # gRPC writes IPv4's as IPv6.
+    assert all(
+        ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+        for _, address in listening
+    )
 
 
 @pytest.mark.slow
