@@ -263,30 +263,93 @@ def profile(check: Check) -> list[dict[str, Any]]:
 def job(check: Check) -> dict[str, Any]:
     """A job from JPEGs on a disk to Parquet, in this process, by decoder."""
     found: dict[str, Any] = {}
+    decoders: tuple[Literal["cpu", "gpu"], ...] = ("cpu", "gpu")
     with tempfile.TemporaryDirectory() as name:
-        photos = Path(name) / "photos"
-        photos.mkdir()
-        count = min(check.images, 200)
-        make_images(photos, "1024x768", count)
-        for number in range(count, check.images):  # the same again, under other names
-            os.link(photos / f"{number % count:05d}.jpg", photos / f"{number:05d}.jpg")
-        decoders: tuple[Literal["cpu", "gpu"], ...] = ("cpu", "gpu")
+        photos = photographs(Path(name), check.images)
         for decode in decoders:
-            request = Request(str(photos), str(Path(name) / decode), ScoringOptions())
-            run = request.begin().run
-            # The model that is loaded and compiled.
-            stage = Loaded(
-                run.location.uri, ScoringStage(check.model, run), ReadingConfig(decode=decode)
-            )
             with Busy(check.is_real) as busy:
-                begun = time.perf_counter()
-                tally = local.run(run, stage)
-                seconds = time.perf_counter() - begun
+                images, seconds = scored(check.model, photos, Path(name) / decode, decode)
             found[decode] = {
-                "ok": tally.ok, "failed": tally.failed, "seconds": seconds,
-                "images_per_second": tally.ok / seconds, "gpu_busy_percent": busy.percent(),
+                "images": images, "seconds": seconds, "images_per_second": images / seconds,
+                "gpu_busy_percent": busy.percent(),
             }  # fmt: skip
     return found
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """A folder of so many JPEGs of 1024 x 768, of which 200 at most differ."""
+    photos = folder / "photos"
+    photos.mkdir()
+    make_images(photos, "1024x768", min(count, 200))
+    for number in range(200, count):
+        os.link(photos / f"{number % 200:05d}.jpg", photos / f"{number:05d}.jpg")
+    return photos
+
+
+def scored(
+    model: DeepGaze, photos: Path, out: Path, decode: Literal["cpu", "gpu"]
+) -> tuple[int, float]:
+    """Images scored by a model that is loaded and compiled, and in how many seconds."""
+    run = Request(str(photos), str(out), ScoringOptions()).begin().run
+    stage = ScoringStage(model, run)
+    begun = time.perf_counter()
+    tally = local.run(run, Loaded(run.location.uri, stage, ReadingConfig(decode=decode)))
+    return tally.ok, time.perf_counter() - begun
+
+
+def processes(check: Check) -> dict[str, Any]:
+    """Images/s of the same job by several processes with a model each, as actors on a part of a
+    GPU, which share the cores: one interpreter may not feed a fast card."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        photos = photographs(Path(name), check.images)
+        for count in (2, 4) if check.is_real else (2,):
+            if check.left() < 100 and check.is_real:
+                break
+            # Each has its share of the cores, as an actor has.
+            mine = sorted(os.sched_getaffinity(0))
+            shares = [mine[n::count] or mine for n in range(count)]
+            command = [sys.executable, "-m", "benchmarks.gpu", "--device", check.device, "--work"]
+            workers = [
+                subprocess.Popen(
+                    [*command, str(photos), str(Path(name) / f"{count}-{n}"), json.dumps(share)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                )
+                for n, share in enumerate(shares)
+            ]  # fmt: skip
+            try:
+                for worker in workers:
+                    assert worker.stdout is not None
+                    assert worker.stdout.readline() == "ready\n"
+                begun = time.perf_counter()
+                with Busy(check.is_real) as busy:
+                    for worker in workers:
+                        assert worker.stdin is not None
+                        worker.stdin.close()  # for which it waits
+                    images = sum(int(worker.stdout.read()) for worker in workers if worker.stdout)
+                rate = images / (time.perf_counter() - begun)
+            finally:
+                for worker in workers:
+                    worker.kill()
+            found[f"{count} processes"] = {
+                "images_per_second": rate, "gpu_busy_percent": busy.percent()
+            }  # fmt: skip
+    return found
+
+
+def work_as_one_of_several(device: str, photos: Path, out: Path, share: list[int]) -> None:
+    """A process of `processes`: says when it is ready, waits, scores, says how many it scored."""
+    os.sched_setaffinity(0, share)
+    is_real = device != "cpu"
+    model = DeepGaze.load(load_bundle(), device=device, executor="torch", compiled=is_real)
+    few = out.with_name(out.name + "-few")
+    few.mkdir(parents=True)
+    for path in sorted(photos.iterdir())[: 40 if is_real else 1]:
+        os.link(path, few / path.name)
+    scored(model, few, out / "few", "cpu")
+    print("ready", flush=True)
+    sys.stdin.read()
+    print(scored(model, photos, out / "run", "cpu")[0], flush=True)
 
 
 class Busy:
@@ -325,7 +388,7 @@ def fill(check: Check) -> dict[str, float]:
     return listed_fill()
 
 
-PARTS = (peak, accuracy, tests, parts, speed, job, gain, profile, fill)
+PARTS = (peak, accuracy, tests, parts, speed, job, processes, gain, profile, fill)
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -362,7 +425,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--minutes", type=float, default=8.5)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.work:
+        photos, out, share = arguments.work
+        work_as_one_of_several(arguments.device, Path(photos), Path(out), json.loads(share))
+        return
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no GPU here: --device cpu rehearses the check without one")
     arguments.out.mkdir(parents=True, exist_ok=True)
