@@ -5,8 +5,8 @@ numbers and a few kilobytes of steps leave the device.
 
 Sums are taken in float64, row by row and then over the rows: torch adds the numbers of a row in an
 order that its length alone decides. The areas are sums over sorted cells in fixed point, as
-integers, which have no order. So a density's numbers do not depend on what else is in its batch, on
-threads, or on the run.
+integers, which have no order. So a density's numbers do not depend on threads or on the run, and on
+CPUs not on what else is in its batch.
 """
 
 import threading
@@ -50,7 +50,7 @@ class Summary:
         if p.is_cuda:
             numbers, steps = (_on_its_way(values) for values in (numbers, steps))
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(p.device))
         self._arriving = (numbers, steps)
 
     def wait(self) -> None:

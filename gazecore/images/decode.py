@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
 from gazecore.geometry import DisplaySize, network_size
+from gazecore.images.colours import to_array, to_rgb
 from gazecore.images.formats import FORMATS, Limits
 from gazecore.images.kinds import kind_of
 from gazecore.images.metadata import ORIENTATION, Bare, bare
@@ -60,15 +61,12 @@ LARGE = 24_000_000
 
 _one_large = threading.Semaphore()
 
-_BAND = 2**22
-"""Pixels that are converted at a time."""
-
 
 def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
     """Decode the first frame of an image to upright RGB.
 
     EXIF rotation is applied, transparency is shown on white, samples of more than 8 bits are scaled
-    (see `_full`). Colour profiles are not applied. Damaged metadata does not matter.
+    (see `colours.py`). Colour profiles are not applied. Damaged metadata does not matter.
 
     Raises:
         TooLarge: the file or its pixels exceed the caps.
@@ -78,7 +76,7 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
     with _opened(data, limits) as (image, file):
         image.load()
         turn = _turn(image, file)
-        shown = _to_rgb(image, file)
+        shown = to_rgb(image, file)
         del image  # its memory, of a large one
         return shown if turn is None else shown.transpose(turn)
 
@@ -109,7 +107,7 @@ def to_network(
         _refuse_large_input(height, width, display_size)
         size = network_size(height, width, display_size)
         is_plain = image.format == "JPEG" and image.mode in ("RGB", "L")
-        found = device(file.data, *size) if device and is_plain else None
+        found = device(file.data, *size) if device and is_plain and not _is_rgb(image) else None
         part = _reduction(image, display_size)
         pixels = _jpeg_pixels(image, file, part) if is_plain and found is None else None
         if found is None and pixels is None:
@@ -119,9 +117,9 @@ def to_network(
         turn = _turn(image, file)
         if found is None:
             if pixels is None:
-                shown = _to_rgb(image, file)
+                shown = to_rgb(image, file)
                 del image  # its memory, of a large one
-                pixels = _array(shown)
+                pixels = to_array(shown)
                 del shown
             found = _shrunk(pixels, *size)
     if turn is None:
@@ -133,7 +131,7 @@ def to_network(
 def resized(image: Image.Image, display_size: DisplaySize) -> NetworkInput:
     """Resize an upright RGB image, antialiased, to what the network sees; see `to_network`."""
     _refuse_large_input(image.height, image.width, display_size)
-    pixels = _shrunk(_array(image), *network_size(image.height, image.width, display_size))
+    pixels = _shrunk(to_array(image), *network_size(image.height, image.width, display_size))
     return NetworkInput(image.height, image.width, pixels)
 
 
@@ -165,6 +163,13 @@ def _reduction(image: Image.Image, display_size: DisplaySize) -> int:
     longer = max(image.size)
     shown = longer if display_size == "native" else int(display_size)
     return next(part for part in (8, 4, 2, 1) if part == 1 or longer >= part * shown)
+
+
+def _is_rgb(image: Image.Image) -> bool:
+    """Whether a JPEG stores red, green and blue themselves, by Adobe's marker or its components'
+    names, which not all decoders heed."""
+    names = bytes(layer[0] for layer in getattr(image, "layer", ()))
+    return image.info.get("adobe_transform") == 0 or names == b"RGB"
 
 
 def _jpeg_pixels(image: Image.Image, file: Bare, part: int) -> np.ndarray | None:
@@ -242,91 +247,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # the metadata is damaged, in whatever way
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _to_rgb(image: Image.Image, file: Bare) -> Image.Image:
-    """Colours on white; made band by band, so that no second copy of a large image is held."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_to_rgb(image, file)
-    if not (image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")):
-        return image.convert("RGB")
-    key = image.info.get("transparency")
-    if isinstance(key, tuple) and file.bits == 16:  # of the samples that Pillow has cut to 8 bits
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif isinstance(key, int) and image.mode == "L" and file.bits < 8:
-        image.info["transparency"] = key * (255 // (2**file.bits - 1))
-    shown = Image.new("RGB", image.size, "white")
-    for box in _bands(image):
-        layer = image.crop(box)
-        layer.info, layer.palette = image.info, image.palette
-        layer = layer.convert("RGBA")
-        shown.paste(layer, box, mask=layer)
-    return shown
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        yield 0, top, image.width, min(top + rows, image.height)
-
-
-def _array(image: Image.Image) -> np.ndarray:
-    """Pixels, (h, w, 3); band by band, so that a large image is not held three times."""
-    if image.width * image.height <= _BAND:
-        return np.array(image)
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for box in _bands(image):
-        pixels[box[1] : box[3]] = np.asarray(image.crop(box))
-    return pixels
-
-
-def _deep_to_rgb(image: Image.Image, file: Bare) -> Image.Image:
-    """Gray of more than 8 bits; see `_full`."""
-    full = _full(image, file)
-    key = image.info.get("transparency")
-    shown = Image.new("RGB", image.size)
-    for box in _bands(image):
-        samples = _samples(image, box, file)
-        if samples.dtype == np.uint16 and full == 65535:
-            # Rounded division by 257, in integers: large scans are of this kind.
-            gray = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        else:
-            scaled = np.rint(samples.astype(np.float64) * (255 / full))
-            gray = np.clip(scaled, 0, 255).astype(np.uint8)
-        if file.is_inverted:
-            gray = 255 - gray
-        if isinstance(key, int):
-            gray[samples == key] = 255
-        shown.paste(Image.fromarray(gray), box)
-    return shown
-
-
-def _samples(image: Image.Image, box: tuple[int, int, int, int], file: Bare) -> np.ndarray:
-    samples = np.asarray(image.crop(box))
-    return samples.view(np.uint32) if image.mode == "I" and file.is_unsigned else samples
-
-
-def _full(image: Image.Image, file: Bare) -> float:
-    """Which sample is white, of gray samples whose range their format does not say.
-
-    16 bits: 65535; 12 bits: 4095. Others: of 1 (floats alone), 255 and 65535 the first of which the
-    largest sample is at most 17 times (so that 12 bits in a larger container are above 8), or that
-    sample itself where it is larger: shares that overshoot, light. Negative samples are black.
-
-    Raises:
-        DecodeError: a sample is not finite.
-    """
-    if image.mode.startswith("I;16"):
-        return 4095.0 if file.bits == 12 else 65535.0
-    if image.mode == "I" and image.format == "PPM":  # which Pillow scales
-        return 65535.0
-    top = 0.0
-    for box in _bands(image):
-        samples = _samples(image, box, file)
-        if not np.isfinite(samples).all():
-            raise DecodeError("the image holds values that are not finite")
-        top = max(top, float(samples.max(initial=0)))
-    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    return next((max(white, top) for white in whites if top <= 17 * white), top)

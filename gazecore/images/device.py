@@ -4,6 +4,7 @@ Only what a GPU surely reads as the processor does is its own: what it refuses, 
 is left to the processor, which knows what is wrong.
 """
 
+import contextlib
 import queue
 import threading
 import warnings
@@ -39,6 +40,9 @@ class DeviceDecoder:
     def __init__(self, device: str = "cuda", most: int = 16) -> None:
         """`most` JPEGs are decoded at once."""
         self._device, self._most = device, most
+        # Not the network's: what the caching allocator takes back from a batch whose kernels are
+        # still to run, it gives to those of the same stream alone. And nobody waits for the other.
+        self._stream = None if device == "cpu" else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="gazecore-device", daemon=True).start()
 
@@ -71,22 +75,29 @@ class DeviceDecoder:
 
     def _answer(self, together: list[_Wanted]) -> None:
         try:
-            files = [torch.frombuffer(bytearray(w.data), dtype=torch.uint8) for w in together]
-            found = decode_jpeg(files, mode=ImageReadMode.RGB, device=self._device)
-            shown = [self._resized(p, w.size) for p, w in zip(found, together, strict=True)]
+            found = self._decoded(together)
         except (RuntimeError, ValueError):  # nvJPEG's, and a lack of the device's memory
             if len(together) == 1:
                 together[0].answer.set_result(None)
             else:  # one of them cannot be read
                 for wanted in together:
                     self._answer([wanted])
-            return
         except BaseException as error:  # so that nobody waits for ever
             for wanted in together:
                 wanted.answer.set_exception(error)
-            return
-        for wanted, pixels in zip(together, shown, strict=True):
-            wanted.answer.set_result(pixels.cpu().numpy())
+        else:
+            for wanted, pixels in zip(together, found, strict=True):
+                wanted.answer.set_result(pixels)
+
+    def _decoded(self, together: list[_Wanted]) -> list[np.ndarray]:
+        with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+            if self._stream:
+                # nvJPEG writes on a stream of its own, where a failed try may have left work.
+                self._stream.synchronize()
+            files = [torch.frombuffer(bytearray(w.data), dtype=torch.uint8) for w in together]
+            found = decode_jpeg(files, mode=ImageReadMode.RGB, device=self._device)
+            shown = [self._resized(p, w.size) for p, w in zip(found, together, strict=True)]
+            return [pixels.cpu().numpy() for pixels in shown]
 
     def _resized(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """(3, h, w) uint8 to (*size, 3), bicubic and antialiased."""

@@ -29,8 +29,9 @@ to it."""
 _WHOLE = timedelta(minutes=10)
 """How long one object may take, if it keeps coming."""
 
-_KEYS_LAST = timedelta(minutes=5)
-"""After which s3fs's session is asked again; it renews keys that run out."""
+_KEYS_LAST = timedelta(minutes=10)
+"""How long keys count as good: obstore asks again five minutes before that is over, and botocore
+renews keys ten minutes before they run out."""
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +115,15 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
     # obstore would take a slash at an end of a key away, and read another object.
     if version or key != key.strip("/") or not _is_plain(fs):
         return by_s3fs()
-    bucket = None
+    bucket = _buckets.get((id(fs), name))
+    tried = False
     try:
-        with _lock:
-            bucket = _buckets.get((id(fs), name)) or Bucket(fs, name)
-            _buckets[id(fs), name] = bucket
+        if bucket is None:
+            made = Bucket(fs, name)  # which may take its time: others are not to wait for it
+            with _lock:
+                bucket = _buckets.setdefault((id(fs), name), made)
         if bucket.failed < TRIES and not bucket.in_trouble:
+            tried = True
             data = bucket.read(key, end)
             bucket.failed = 0
             return data
@@ -130,11 +134,13 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
     except (BaseError, BotoCoreError, OSError, ValueError, RuntimeError) as error:
         log.debug("obstore could not read %s: %s", redact(path), error)
     data = by_s3fs()
-    if bucket and bucket.failed < TRIES:
-        bucket.in_trouble = False
-        bucket.failed += 1
-        if bucket.failed == TRIES:
-            log.warning("bucket %s is read by s3fs, slower: obstore cannot", name)
+    with _lock:
+        # Of the many that s3fs reads while there is trouble, the first ends it, and counts.
+        if bucket and (tried or bucket.in_trouble) and bucket.failed < TRIES:
+            bucket.in_trouble = False
+            bucket.failed += 1
+            if bucket.failed == TRIES:
+                log.warning("bucket %s is read by s3fs, slower: obstore cannot", name)
     return data
 
 

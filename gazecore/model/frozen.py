@@ -1,6 +1,8 @@
 """A readout that does not learn any more, on its device: what scoring computes with."""
 
+import copy
 import functools
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -17,7 +19,12 @@ from gazecore.model.readout import (
 )
 
 _SIDES = 128
-"""Sides of grids whose matrices are kept; each takes up to 3 MB."""
+"""Sides of grids whose matrices are kept."""
+
+_LONGEST = 256
+"""Cells of a side whose blur is kept, in 3 MB for ten members: all of the display size 1024."""
+
+_tf32 = threading.Lock()
 
 
 class FrozenReadout:
@@ -33,14 +40,16 @@ class FrozenReadout:
     """
 
     def __init__(self, readout: Readout, device: str) -> None:
-        readout = readout.to(device).requires_grad_(False)
+        # A copy: another model may be made of the same one, elsewhere.
+        readout = copy.deepcopy(readout).to(device).requires_grad_(False)
         self._members = readout.config.members
         self._activation = ACTIVATIONS[readout.config.activation]
         self._weight, self._bias = readout.folded()
         self._later = readout.later_layers()
         self._centerbias_weight = readout.centerbias_weight
         sigmas = readout.log_blur.exp()
-        self._blur = functools.lru_cache(_SIDES)(functools.partial(blur_matrix, sigmas))
+        self._make_blur = functools.partial(blur_matrix, sigmas)
+        self._kept_blur = functools.lru_cache(_SIDES)(self._make_blur)
         self._bilinear = functools.lru_cache(_SIDES)(functools.partial(bilinear, like=self._weight))
         self.wide: Callable[[torch.Tensor, int, int], torch.Tensor] = self.plain
         if torch.device(device).type == "cuda" and find_spec("triton"):
@@ -60,11 +69,15 @@ class FrozenReadout:
     def first(self, features: torch.Tensor) -> torch.Tensor:
         """See `readout.first_layer`."""
         matmul = torch.backends.cuda.matmul
-        before, matmul.allow_tf32 = matmul.allow_tf32, True
-        try:
-            return first_layer(features, self._weight, self._bias, self._members)
-        finally:
-            matmul.allow_tf32 = before
+        with _tf32:  # the switch is the whole process's
+            before, matmul.allow_tf32 = matmul.allow_tf32, True
+            try:
+                return first_layer(features, self._weight, self._bias, self._members)
+            finally:
+                matmul.allow_tf32 = before
+
+    def _blur(self, side: int) -> torch.Tensor:
+        return self._kept_blur(side) if side <= _LONGEST else self._make_blur(side)
 
     def plain(self, x: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """What `wide` computes, in torch: see `readout.pointwise`."""

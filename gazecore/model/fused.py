@@ -42,11 +42,12 @@ class Wide:
         rows, columns, warps = TILE
         tiles = triton.cdiv(height, rows) * triton.cdiv(width, columns)
         second, third = self._later[0].shape[1], self._later[2].shape[1]
-        _wide[(tiles, n * members)](
-            x, *self._later, found, members, h, w, height, width,
-            h / height, w / width, channels, second, third, rows, columns, self._is_softplus,
-            num_warps=warps,
-        )  # fmt: skip
+        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            _wide[(tiles, n * members)](
+                x, *self._later, found, members, h, w, height, width,
+                h / height, w / width, channels, second, third, rows, columns, self._is_softplus,
+                num_warps=warps,
+            )  # fmt: skip
         return found
 
 

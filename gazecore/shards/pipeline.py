@@ -4,6 +4,7 @@ Fetching and decoding run ahead in threads, the network runs in the caller's thr
 made of its output follows in threads, so that the network does not wait.
 """
 
+import contextlib
 import contextvars
 import threading
 from collections import deque
@@ -43,6 +44,32 @@ MAX_UNANSWERED = 8
 """Images of a shard that `fail_unanswered` gives up, however few others there are."""
 
 
+MAX_FETCHED = 2**30
+"""Bytes of images that are fetched and not decoded yet, together."""
+
+
+class _Room:
+    """So many bytes, for those that hold some at the same time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until there is room; what is larger than all of it is held alone."""
+        size = min(size, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()
+
+
 class Pipeline(Generic[Computed]):
     """A stage with the threads that feed it. Several shards may be processed at once from several
     threads; the network serves one of them at a time.
@@ -63,13 +90,13 @@ class Pipeline(Generic[Computed]):
         self._reading = reading
         finishers = cores(threads)
         decoders = reading.decoders or (finishers if on_gpu else max(1, finishers // 2))
-        self._fetchers = reading.fetchers or max(16, 8 * finishers if on_gpu else 0)
+        self._fetchers = reading.fetchers or (max(16, min(128, 8 * finishers)) if on_gpu else 16)
+        self._room = _Room(MAX_FETCHED)
         self._device: DeviceDecoder | None = None
         if on_gpu and reading.decode == "gpu":
             from gazecore.images import device
 
-            # Which serves those together that wait.
-            self._device, decoders = device.DeviceDecoder(), self._fetchers
+            self._device = device.DeviceDecoder()
         self.clock = Clock()
         self.clock.set_lanes(fetch=self._fetchers, decode=decoders, finish=finishers)
         share_arenas()
@@ -184,17 +211,28 @@ class Pipeline(Generic[Computed]):
     ) -> NetworkInput:
         if row["image_id"] in crashed:
             raise Crashed("the process that worked on this image died each time it was tried")
-        with self.clock.phase("fetch"):
-            try:
-                data = fetch(row["uri"], row["size"], self._reading.limits, given_up)
-            except (NotFound, AccessDenied, StorageError):
-                answers.append(row)
-                raise
-        answers.append(row)
-        self.clock.count_bytes(len(data))
-        with self._decoding, self.clock.phase("decode"):
-            reading = self._reading
-            return to_network(data, reading.display_size, reading.limits, self._device)
+        reading = self._reading
+        with self._room.hold(row["size"] or 0):
+            with self.clock.phase("fetch"):
+                try:
+                    data = fetch(row["uri"], row["size"], reading.limits, given_up)
+                except (NotFound, AccessDenied, StorageError):
+                    answers.append(row)
+                    raise
+            answers.append(row)
+            self.clock.count_bytes(len(data))
+            device = self._on_device if self._device else None
+            with self._decoding, self.clock.phase("decode"):
+                return to_network(data, reading.display_size, reading.limits, device)
+
+    def _on_device(self, data: bytes, height: int, width: int) -> np.ndarray | None:
+        """Others decode while this waits: the device serves those together that do."""
+        assert self._device is not None
+        self._decoding.release()
+        try:
+            return self._device(data, height, width)
+        finally:
+            self._decoding.acquire()
 
     def _compute(
         self, images: list[NetworkInput], most: int

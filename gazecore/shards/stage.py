@@ -23,8 +23,8 @@ class ReadingConfig:
     Attributes:
         display_size: `1024` or `native`.
         limits: caps per image.
-        fetchers: images fetched at the same time; 0: 16, and beside a GPU 8 per core if that is
-            more, as an object storage takes its time for each.
+        fetchers: images fetched at the same time; 0: 16, and beside a GPU 8 per core, up to 128, as
+            an object storage takes its time for each.
         decoders: images decoded at the same time, each of which may take hundreds of megabytes; 0:
             one per core beside a GPU, and per two cores where the network is on them, too.
         decode: where JPEGs are decoded: on the `cpu`, or on the `gpu` if there is one.

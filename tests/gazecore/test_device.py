@@ -121,6 +121,16 @@ def outcome(data: bytes, device: DeviceDecoder | None) -> object:
         return type(error), str(error)
 
 
+def test_a_jpeg_that_stores_rgb_is_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(data: bytes, height: int, width: int) -> None:
+        raise AssertionError("not all decoders know it")
+
+    data = photo(8, keep_rgb=True)
+    found = to_network(data, "1024", device=never)
+    look = np.abs(found.pixels.astype(int) - to_network(photo(8), "1024").pixels)
+    assert look.mean() < 3
+
+
 def test_other_colours_and_caps_are_the_processors(device: DeviceDecoder) -> None:
     buffer = io.BytesIO()
     make_photo(4, 160, 120).convert("CMYK").save(buffer, "JPEG")

@@ -71,6 +71,25 @@ def test_a_frozen_readout_is_the_readout(members: int) -> None:
     check_frozen(made((64, 32, 2, 1), "softplus", members))
 
 
+def test_models_of_one_bundle_have_nothing_in_common() -> None:
+    readout = made((16, 32, 2, 1), "softplus")
+    features = torch.randn(1, 24, 3, 5, device=DEVICE)
+    prior = torch.zeros(24, 40, device=DEVICE)
+    one = FrozenReadout(readout, DEVICE)
+    before = one(features, prior)
+    FrozenReadout(readout, "cpu")
+    for values in readout.to("cpu").state_dict().values():
+        values.zero_()
+    assert torch.equal(one(features, prior), before)
+
+
+def test_a_blur_of_long_sides_is_not_kept() -> None:
+    frozen = FrozenReadout(made((16, 32, 2, 1), "softplus"), DEVICE)
+    assert frozen._blur(256) is frozen._blur(256)
+    assert frozen._blur(257) is not frozen._blur(257)
+    assert torch.equal(frozen._blur(257), frozen._blur(257))
+
+
 def check_frozen(readout: Readout) -> None:
     features = torch.randn(2, 24, 3, 5, device=DEVICE).bfloat16().float()
     prior = torch.randn(24, 40, device=DEVICE).flatten().log_softmax(0).view(24, 40)

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
@@ -143,6 +145,62 @@ def test_troubles_that_pass_leave_no_bucket_to_s3fs(
     for _ in range(20):
         fetch("s3://photographs/a.jpg", 6000, Limits())
     assert len(by_s3fs) == before
+
+
+@pytest.mark.parametrize("threads", [16, 32, 64])
+def test_one_trouble_met_by_many_readers_counts_once(
+    bucket: Any, threads: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ways: list[str] = []
+
+    def by_obstore(self: s3.Bucket, key: str, end: int) -> bytes:
+        time.sleep(0.005)
+        if key == "late":
+            raise s3.GenericError("503 Slow Down")
+        ways.append("obstore")
+        return b"pixels"
+
+    def by_s3fs() -> bytes:
+        time.sleep(0.005)
+        ways.append("s3fs")
+        return b"pixels"
+
+    monkeypatch.setattr(s3.Bucket, "read", by_obstore)
+    fs = S3FileSystem()
+
+    def read(number: int) -> None:
+        key = "late" if number == threads else "early"
+        with contextlib.suppress(OSError):
+            s3.read(fs, f"photographs/{key}", 6, by_s3fs)
+
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(read, range(threads)))
+        for _ in range(5):  # in waves, as a shard is read ahead
+            list(pool.map(read, range(threads, 3 * threads)))
+    assert [r.message for r in caplog.records if r.name == s3.__name__] == []
+    ways.clear()
+    for _ in range(3):
+        read(0)
+    assert ways[1:] == ["obstore"] * 2  # the first may end the last trouble
+
+
+def test_keys_are_asked_for_now_and_then(
+    bucket: Any, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_object(Key="a.jpg", Body=b"pixels")
+    asked: list[int] = []
+    current = s3.Bucket._current_keys
+
+    def counted(self: s3.Bucket) -> dict[str, Any]:
+        asked.append(1)
+        return current(self)
+
+    monkeypatch.setattr(s3.Bucket, "_current_keys", counted)
+    S3FileSystem.clear_instance_cache()
+    for _ in range(6):
+        assert fetch("s3://photographs/a.jpg", 6, Limits()) == b"pixels"
+        time.sleep(0.15)  # within which obstore does not ask again in any case
+    assert len(asked) == 1
 
 
 def test_the_options_of_s3fs_hold(

@@ -259,7 +259,7 @@ def test_memory_that_runs_out_elsewhere_fails_the_image_alone(
 ) -> None:
     place = {
         "fetch": "gazecore.images.fetch._read",
-        "decode": "gazecore.images.decode._to_rgb",
+        "decode": "gazecore.images.decode.to_rgb",
         "resize": "gazecore.images.decode._shrunk",
         "statistics": "gazecore.density.summary._areas",
         "encode": "gazecore.density.summary.logsumexp",
