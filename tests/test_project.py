@@ -115,6 +115,14 @@ def test_lines_of_the_documents_are_of_one_width() -> None:
         assert too_long == [], path.name
 
 
+def test_files_that_the_documents_name_are_there() -> None:
+    named = re.compile(r"`((?:tests|gazecore|cluster|jobs|benchmarks|deploy)/[\w./-]*)`")
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "LOG.md"]
+    found = {(path.name, name) for path in documents for name in named.findall(path.read_text())}
+    assert len(found) > 30
+    assert [each for each in sorted(found) if not (ROOT / each[1]).exists()] == []
+
+
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
     for path in [*ROOT.glob("gazecore/**/*.py"), *ROOT.glob("cluster/*.py")]:
         assert len(path.read_text().splitlines()) <= 330, path
