@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 import torch
 from scipy.special import logsumexp
 
@@ -308,7 +309,7 @@ def processes(check: Check) -> dict[str, Any]:
             if check.left() < 100 and check.is_real:
                 break
             # Each has its share of the cores, as an actor has.
-            mine = sorted(os.sched_getaffinity(0))
+            mine = psutil.Process().cpu_affinity() or []
             shares = [mine[n::count] or mine for n in range(count)]
             command = [sys.executable, "-m", "benchmarks.gpu", "--device", check.device, "--work"]
             workers = [
@@ -340,7 +341,7 @@ def processes(check: Check) -> dict[str, Any]:
 
 def work_as_one_of_several(device: str, photos: Path, out: Path, share: list[int]) -> None:
     """A process of `processes`: says when it is ready, waits, scores, says how many it scored."""
-    os.sched_setaffinity(0, share)
+    psutil.Process().cpu_affinity(share)
     is_real = device != "cpu"
     model = DeepGaze.load(load_bundle(), device=device, executor="torch", compiled=is_real)
     few = out.with_name(out.name + "-few")
