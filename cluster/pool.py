@@ -179,6 +179,7 @@ class Pool:
         for slot in [slot for slot in self._leaving if not slot.shards]:
             ray.kill(slot.actor)  # the node waits for it
             self._leaving.remove(slot)
+            self._gone.add(slot)  # a question on its way to the actor will find it dead
         room = self._layout.room(nodes_in_use())
         wanted = max(1, room if self._layout.actors is None else self._layout.actors)
         ready = sum(slot.is_ready for slot in self.slots)
