@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import fsspec
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import stamina
@@ -322,9 +323,9 @@ def _is_alive(temporary: str, age: float) -> bool:
     if host != socket.gethostname() or not pid.isdigit():
         return age < 86_400
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        # One that was killed stays in the list until its parent has taken note.
+        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

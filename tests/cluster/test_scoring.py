@@ -107,12 +107,14 @@ def test_killed_actors_are_replaced_and_nothing_differs(tmp_path: Path, tiny_byt
             # Only those that have begun to work: an actor that never starts proves nothing.
             actors = scoring_actors(os.getpid())
             if actors and any(tortured.scores.names()):
-                os.kill(killed_pid := rng.choice(actors), signal.SIGKILL)
-                killed.append(killed_pid)
-                # What an actor leaves that is killed in the middle of a write.
+                killed_pid = rng.choice(actors)
+                # What an actor leaves that is killed in the middle of a write; there before the
+                # run can end.
                 owner = f"{uuid.uuid4().hex}@{socket.gethostname()}-{killed_pid}"
                 half = f"shard-000001.parquet.{owner}.tmp"
                 (Path(tortured.scores.path) / half).write_bytes(b"PAR1")
+                os.kill(killed_pid, signal.SIGKILL)
+                killed.append(killed_pid)
                 time.sleep(3)
 
     thread = threading.Thread(target=torture)

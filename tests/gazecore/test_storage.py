@@ -3,10 +3,13 @@
 import os
 import socket
 import subprocess
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import psutil
 import pytest
 
 from gazecore.storage import Location
@@ -67,3 +70,22 @@ def test_what_killed_writers_of_the_same_file_left_is_cleaned_and_nothing_else(
         os.utime(tmp_path / name, (0, 0))
     write(Location(str(tmp_path / "large.bin")), b"whole")
     assert {path.name for path in tmp_path.iterdir()} == {"large.bin", *kept}
+
+
+def test_what_a_killed_writer_left_goes_before_its_parent_has_taken_note(tmp_path: Path) -> None:
+    writer = subprocess.Popen(["sleep", "60"])
+    owners = {"dead": writer.pid, "alive": os.getpid()}
+    for name, pid in owners.items():
+        (tmp_path / f"{name}.{uuid.uuid4().hex}@{socket.gethostname()}-{pid}.tmp").touch()
+    Location(str(tmp_path)).remove_temporaries()
+    assert len(list(tmp_path.iterdir())) == 2
+    writer.kill()
+    try:
+        until = time.monotonic() + 20
+        while psutil.Process(writer.pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        Location(str(tmp_path)).remove_temporaries()
+    finally:
+        writer.wait(timeout=20)
+    assert [path.name.split(".")[0] for path in tmp_path.iterdir()] == ["alive"]
