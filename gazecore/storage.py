@@ -325,7 +325,5 @@ def _is_alive(temporary: str, age: float) -> bool:
     try:
         # One that was killed stays in the list until its parent has taken note.
         return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    except psutil.Error as error:
+        return not isinstance(error, psutil.NoSuchProcess)
