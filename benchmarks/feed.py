@@ -20,7 +20,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,8 +40,7 @@ from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.model.readout import mix
 from gazecore.results.run import Run, RunSettings, begin_run
-from gazecore.results.write import commit_shard
-from gazecore.scoring import score_rows
+from gazecore.scoring import ScoringStage
 from gazecore.shards import local
 from gazecore.shards.directory import shard_name
 from gazecore.shards.planning import update_plan
@@ -108,19 +106,16 @@ def make_images(folder: Path, kind: str, count: int) -> None:
         )
 
 
-@dataclass
-class Fake:
-    """A stage whose network takes no time. A `Stage`.
+class Fake(ScoringStage):
+    """Scoring, whose network takes no time.
 
     Attributes:
         places: of all batches; images: that were in them.
     """
 
-    run: Run
-    places: int = 0
-    images: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.places = self.images = 0
         self.answers: dict[tuple[int, ...], Any] = {}
 
     def batch_size(self, height: int, width: int) -> int:
@@ -137,19 +132,6 @@ class Fake:
             self.answers[shape] = summarise(*densities(shape), factor=4)
         found: Summary = self.answers[shape]
         return found
-
-    def finish(
-        self, row: Row, image: NetworkInput, computed: Summary, position: int
-    ) -> tuple[Row, Row]:
-        """As the scoring stage."""
-        return score_rows(row, (image.height, image.width), computed, position)
-
-    def commit(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
-        """As the scoring stage."""
-        commit_shard(self.run, shard, outcomes, results)
-
-    def mend(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
-        """Nothing is tried again."""
 
 
 class FakeBefore(Fake):

@@ -68,6 +68,8 @@ class FrozenReadout:
 
     def first(self, features: torch.Tensor) -> torch.Tensor:
         """See `readout.first_layer`."""
+        if not features.is_cuda:
+            return first_layer(features, self._weight, self._bias, self._members)
         matmul = torch.backends.cuda.matmul
         with _tf32:  # the switch is the whole process's
             before, matmul.allow_tf32 = matmul.allow_tf32, True

@@ -98,7 +98,9 @@ class Pipeline(Generic[Computed]):
 
             self._device = device.DeviceDecoder()
         self.clock = Clock()
-        self.clock.set_lanes(fetch=self._fetchers, decode=decoders, finish=finishers)
+        # Those that wait for the device count as decoding.
+        decoding = self._fetchers if self._device else decoders
+        self.clock.set_lanes(fetch=self._fetchers, decode=decoding, finish=finishers)
         share_arenas()
         self._decoding = threading.Semaphore(decoders)
         self._computing = threading.Lock()
