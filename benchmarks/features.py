@@ -21,6 +21,7 @@ from gazecore.model.centerbias import on_grid
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.readout import mix
 from gazecore.storage import Location
+from gazecore.training.examples import make_example
 
 MAX_BITS = 1e-4
 
@@ -48,7 +49,7 @@ def main() -> None:
                 mix(bundle.readout(features, prior))[0].double().numpy()
                 for features in (
                     model.backbone.features(image.pixels[None]),
-                    torch.from_numpy(cache[index].features.copy()).float()[None],
+                    make_example(cache[index], np.empty((0, 2))).levels(),
                 )
             )
         lost.append(divergence(truth, found))

@@ -31,7 +31,7 @@ from benchmarks.feed import listed_fill, make_images
 from benchmarks.photos import sample_photos
 from gazecore.corpus.schema import load_corpus
 from gazecore.evaluation.held_out import score_held_out
-from gazecore.geometry import GRID_STRIDE
+from gazecore.geometry import GRID_STRIDE, level_sizes
 from gazecore.model import vgg
 from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
@@ -172,7 +172,8 @@ def speed(check: Check) -> list[dict[str, Any]]:
             pixels = check.pixels(batch, shape)
             whole = check.seconds(lambda p=pixels: check.model.summarise(p, 4)) / batch
             alone = check.seconds(lambda p=pixels: check.model.backbone.features(p)) / batch
-            tflops = work(*shape) / whole / 1e12
+            seen = level_sizes(*shape, check.model.bundle.backbone.pyramid)
+            tflops = sum(work(*size) for size in seen) / whole / 1e12
             rows.append(
                 {
                     "height": shape[0],

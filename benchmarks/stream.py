@@ -43,7 +43,7 @@ def resident() -> int:
 
 def make_cache(folder: str) -> FeatureCache:
     """Noise of the real features' shape, one image a file."""
-    spec = BackboneSpec("noise", ("a", "b", "c", "d", "e"), 1, (0, 0, 0), (1, 1, 1), "none")
+    spec = BackboneSpec("vgg19-oxford", ("a", "b", "c", "d", "e"), 1, (0, 0, 0), (1, 1, 1), "none")
     ids = [f"{number:04d}" for number in range(IMAGES_STORED)]
     rng = np.random.default_rng(0)
     images = pa.table([ids, ids, [600] * len(ids), [800] * len(ids)], schema=IMAGES)

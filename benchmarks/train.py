@@ -98,7 +98,7 @@ class Steps:
         cached = self.data.features(image)
         example = make_example(cached, self.points[image])
         times.append(time.perf_counter())
-        features = example.features.float()[None]
+        features = example.levels()
         times.append(time.perf_counter())
         members = readout(features, self.prior).flatten(2)
         loss = -mix(members[..., example.cells, None]).mean()

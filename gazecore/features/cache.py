@@ -6,11 +6,13 @@
     CACHE/features/shard-000012.parquet    FEATURES: a row, and row group, per `ok` image
     CACHE/images/shard-000012.parquet      OUTCOMES: a row per planned image; written last
 
-`features` is the float16 array (channels, grid_height, grid_width) in C order, little endian.
+`features` is the float16 array (channels, grid_height, grid_width) in C order, little endian; after
+it come those of the smaller levels of the image pyramid, if the backbone sees it at several sizes.
 """
 
 import itertools
 import json
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 
 from gazecore.corpus.schema import Corpus, load_corpus
 from gazecore.errors import CorpusError, RunMismatch, one_line
-from gazecore.geometry import DisplaySize
+from gazecore.geometry import GRID_STRIDE, STRIDE, DisplaySize, level_sizes
 from gazecore.images.formats import Limits
 from gazecore.images.listing import listing_of
 from gazecore.model.spec import BackboneSpec
@@ -80,13 +82,19 @@ class ImageFeatures:
     Attributes:
         image_id: as in the corpus.
         height, width: of the original image, pixels.
-        features: float16 (channels, h, w).
+        features: float16 (channels, h, w) of each level of the image pyramid.
     """
 
     image_id: str
     height: int
     width: int
-    features: np.ndarray
+    features: list[np.ndarray]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Cells of the density's grid, (grid_height, grid_width)."""
+        height, width = (side * STRIDE // GRID_STRIDE for side in self.features[0].shape[1:])
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,7 @@ def begin_cache(
         {
             "key": feature_key(settings.backbone, settings.display_size),
             **asdict(settings),
+            "backbone": settings.backbone.to_json(),
             "mirrored": False,  # which those of gazecore 0.1 could be
             "images": {"count": corpus.images.num_rows, "sha256": corpus.digest},
         },
@@ -214,13 +223,20 @@ class FeatureCache:
         shard, group = self._where[index]
         table = self._open(shard).read(group)
         row = {name: table[name][0] for name in table.column_names}
-        # The array is a view of Arrow's memory: no further copy of megabytes.
-        features = np.frombuffer(row["features"].as_buffer(), dtype="<f2")
+        # The arrays are views of Arrow's memory: no further copy of megabytes.
+        values = np.frombuffer(row["features"].as_buffer(), dtype="<f2")
+        height, width = (row[side].as_py() * STRIDE for side in ("grid_height", "grid_width"))
+        shapes = [
+            (self.backbone.channels, h // STRIDE, w // STRIDE)
+            for h, w in level_sizes(height, width, self.backbone.pyramid)
+        ]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        levels = np.split(values, ends[:-1])
         return ImageFeatures(
             row["image_id"].as_py(),
             row["height"].as_py(),
             row["width"].as_py(),
-            features.reshape(-1, row["grid_height"].as_py(), row["grid_width"].as_py()),
+            [level.reshape(shape) for level, shape in zip(levels, shapes, strict=True)],
         )
 
     def thumbnails(self) -> np.ndarray:

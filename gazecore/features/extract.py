@@ -61,18 +61,17 @@ class FeaturesStage:
         return self.backbone.batch_size(height, width)
 
     @torch.inference_mode()
-    def compute(self, pixels: np.ndarray) -> np.ndarray:
-        """See `Stage.compute`: float16 features (n, channels, h, w)."""
-        found: np.ndarray = self.backbone.features(pixels).half().cpu().numpy()
-        return found
+    def compute(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """See `Stage.compute`: float16 features (n, channels, h, w) of each level."""
+        return [level.half().cpu().numpy() for level in self.backbone.features(pixels)]
 
     def finish(
-        self, row: Row, image: NetworkInput, computed: np.ndarray, position: int
+        self, row: Row, image: NetworkInput, computed: list[np.ndarray], position: int
     ) -> tuple[Row, Row]:
         """See `Stage.finish`: rows of OUTCOMES and FEATURES; what is not finite in float16 is
         refused."""
-        features = computed[position]
-        if not np.isfinite(features).all():
+        features = [level[position] for level in computed]
+        if not all(np.isfinite(level).all() for level in features):
             raise NotFinite("its features are not finite, or too large for float16")
         size = {"height": image.height, "width": image.width}
         outcome = {
@@ -85,9 +84,9 @@ class FeaturesStage:
         result = {
             "image_id": row["image_id"],
             **size,
-            "grid_height": features.shape[1],
-            "grid_width": features.shape[2],
-            "features": features.astype("<f2").tobytes(),
+            "grid_height": features[0].shape[1],
+            "grid_width": features[0].shape[2],
+            "features": b"".join(level.astype("<f2").tobytes() for level in features),
         }
         return outcome, result
 

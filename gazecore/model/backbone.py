@@ -3,6 +3,7 @@
 One network, two executors: ncnn on CPUs, torch on GPUs (and on CPUs as the reference).
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -30,14 +31,15 @@ class Backbone(Protocol):
         """Images of a size that a call takes at most; a power of two."""
         ...
 
-    def features(self, images: np.ndarray) -> torch.Tensor:
-        """Features of images of one size.
+    def features(self, images: np.ndarray) -> list[torch.Tensor]:
+        """Features of images of one size, at each level of the pyramid.
 
         Args:
             images: uint8 RGB of shape (n, h, w, 3), h and w multiples of `STRIDE`.
 
         Returns:
-            float32 of shape (n, channels, h / STRIDE, w / STRIDE), on the executor's device.
+            float32 of shape (n, channels, h / STRIDE, w / STRIDE) for each of the levels, h and w
+            from `level_sizes`, on the executor's device.
         """
         ...
 
@@ -56,20 +58,28 @@ _PREPROCESSING = {
 }
 
 
-def make_spec(name: str, source: str | None = None) -> BackboneSpec:
+def make_spec(
+    name: str, source: str | None = None, pyramid: tuple[float, ...] = (1.0,)
+) -> BackboneSpec:
     """The spec of a backbone to train a readout on, with the fingerprint of its weights.
 
+    Args:
+        name: `vgg19-oxford`, `vgg19-torchvision` or `tiny`.
+        source: where the weights come from instead of the backbone's own package.
+        pyramid: the sizes at which it sees an image, see `BackboneSpec`.
+
     Raises:
-        InputError: there is no backbone of that name, or its weights cannot be read.
+        InputError: there is no backbone of that name, its weights cannot be read, or there is no
+            such pyramid.
     """
     if name == "tiny":
-        return TINY_SPEC
+        return replace(TINY_SPEC, pyramid=pyramid)
     if name not in _PREPROCESSING:
         known = ", ".join([*_PREPROCESSING, "tiny"])
         raise InputError(f"there is no backbone {name!r}; choose one of {known}")
     scale, mean, std, default_source = _PREPROCESSING[name]
     sha256 = vgg.fingerprint(vgg.load_weights(source or default_source))
-    return BackboneSpec(name, DEEPGAZE_TAPS, scale, mean, std, sha256)
+    return BackboneSpec(name, DEEPGAZE_TAPS, scale, mean, std, sha256, pyramid)
 
 
 def load_backbone(
@@ -97,9 +107,10 @@ def load_backbone(
         InputError: the backbone is unknown, or the weights cannot be read.
     """
     if spec.name == "tiny":
-        if spec != TINY_SPEC:
+        backbone = TinyBackbone(pyramid=spec.pyramid)
+        if spec != backbone.spec:
             raise BundleError("the bundle was made for another tiny backbone than this version's")
-        return TinyBackbone()
+        return backbone
     if spec.name not in _PREPROCESSING:
         raise BundleError(f"the bundle names an unknown backbone {spec.name!r}")
     source = source or _PREPROCESSING[spec.name][3]

@@ -59,10 +59,12 @@ class ModelBundle:
             raise BundleError(f"metrics is {type(self.metrics).__name__}, not an object")
         if self.centerbias.ndim != 2 or not self.centerbias.numel():
             raise BundleError(f"the centre bias has the shape {tuple(self.centerbias.shape)}")
-        if self.readout.config.channels != self.backbone.channels:
+        read = self.readout.config.levels, self.readout.config.channels
+        given = len(self.backbone.pyramid), self.backbone.channels
+        if read != given:
             raise BundleError(
-                f"the readout reads {self.readout.config.channels} channels, "
-                f"the backbone {self.backbone.name} gives {self.backbone.channels}"
+                "the readout reads {} levels of {} channels, ".format(*read)
+                + "the backbone {} gives {} of {}".format(self.backbone.name, *given)
             )
 
     def to_bytes(self) -> bytes:
@@ -78,10 +80,13 @@ class ModelBundle:
 
     def header(self) -> dict[str, Any]:
         """All but the tensors, as JSON holds it."""
+        readout = asdict(self.readout.config)
+        if self.readout.config.levels == 1:
+            del readout["levels"]  # which went without saying before there were others
         return {
             "format_version": FORMAT_VERSION,
-            "backbone": asdict(self.backbone),
-            "readout": asdict(self.readout.config),
+            "backbone": self.backbone.to_json(),
+            "readout": readout,
             "display_size": self.display_size,
             "training": self.training.to_json(),
             "metrics": dict(self.metrics),

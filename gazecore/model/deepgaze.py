@@ -116,5 +116,5 @@ class DeepGaze:
         once, and the centre bias, on the device."""
         height, width = images.shape[1:3]
         centerbias = self._centerbias_on_grid(height // GRID_STRIDE, width // GRID_STRIDE)
-        features = self.backbone.features(images).to(centerbias.device)
+        features = [level.to(centerbias.device) for level in self.backbone.features(images)]
         return self.readout(features, centerbias), centerbias

@@ -3,7 +3,7 @@
 import copy
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import torch
@@ -59,16 +59,16 @@ class FrozenReadout:
                 self.wide = fused.Wide(self._later, readout.config.activation)
 
     @torch.inference_mode()
-    def __call__(self, features: torch.Tensor, centerbias: torch.Tensor) -> torch.Tensor:
+    def __call__(self, features: Sequence[torch.Tensor], centerbias: torch.Tensor) -> torch.Tensor:
         """See `Readout.forward`."""
         x = self.first(features)
         height, width = centerbias.shape
         x = self._blur(height) @ self.wide(x, height, width) @ self._blur(width).mT
         return normalised(x, self._centerbias_weight, centerbias)
 
-    def first(self, features: torch.Tensor) -> torch.Tensor:
+    def first(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
         """See `readout.first_layer`."""
-        if not features.is_cuda:
+        if not features[0].is_cuda:
             return first_layer(features, self._weight, self._bias, self._members)
         matmul = torch.backends.cuda.matmul
         with _tf32:  # the switch is the whole process's

@@ -1,5 +1,6 @@
 """VGG-19 in ncnn: the executor on CPUs."""
 
+import itertools
 import os
 import tempfile
 
@@ -8,6 +9,7 @@ import torch
 
 from gazecore.memory import give_back
 from gazecore.model import vgg
+from gazecore.model.pyramid import levels
 from gazecore.model.spec import BackboneSpec
 from gazecore.model.vgg import normalise
 
@@ -29,8 +31,8 @@ class NcnnVGG:
         # Pools of our own, which take a free block of up to twice the size and are emptied when the
         # image size changes: ncnn's default keeps blocks of every size that it has seen, and taking
         # any larger block leaves the large layers without theirs.
-        self._pools = (ncnn.PoolAllocator(), ncnn.PoolAllocator())
-        for pool in self._pools:
+        self._pools = [(ncnn.PoolAllocator(), ncnn.PoolAllocator()) for _ in spec.pyramid]
+        for pool in itertools.chain(*self._pools):
             pool.set_size_compare_ratio(0.5)
         self._shape: tuple[int, ...] = ()
         net.load_param_mem(ncnn_graph(spec.taps, weights))
@@ -47,27 +49,32 @@ class NcnnVGG:
         """See `Backbone.batch_size`."""
         return 1
 
-    def features(self, images: np.ndarray) -> torch.Tensor:
+    def features(self, images: np.ndarray) -> list[torch.Tensor]:
         """See `Backbone.features`."""
-        return torch.stack([self._one(image) for image in images])
-
-    def _one(self, image: np.ndarray) -> torch.Tensor:
-        # A Mat only points at the array that it is made of, so the array must have a name here.
-        planes = np.ascontiguousarray(normalise(image, self.spec).transpose(2, 0, 1))
-        if image.shape != self._shape:
-            self._shape = image.shape
-            for pool in self._pools:
+        if images.shape[1:] != self._shape:
+            self._shape = images.shape[1:]
+            for pool in itertools.chain(*self._pools):
                 pool.clear()
             give_back()
+        planes = np.ascontiguousarray(normalise(images, self.spec).transpose(0, 3, 1, 2))
+        return [
+            torch.stack([self._one(image, level) for image in seen.numpy()])
+            for level, seen in enumerate(levels(torch.from_numpy(planes), self.spec.pyramid))
+        ]
+
+    def _one(self, planes: np.ndarray, level: int) -> torch.Tensor:
+        """Features of one image (3, h, w) at a level, whose allocators hold blocks of its size."""
+        blobs, workspace = self._pools[level]
         extractor = self._net.create_extractor()
-        extractor.set_blob_allocator(self._pools[0])
-        extractor.set_workspace_allocator(self._pools[1])
+        extractor.set_blob_allocator(blobs)
+        extractor.set_workspace_allocator(workspace)
+        # A Mat only points at the array that it is made of, which has a name here.
         extractor.input("data", self._ncnn.Mat(planes).clone())
         taps = []
         for tap in self.spec.taps:
             failed, blob = extractor.extract(f"tap_{tap}")
             if failed:  # the graph is right, so it is memory that was not there
-                raise MemoryError(f"ncnn cannot compute {tap} of {image.shape}")
+                raise MemoryError(f"ncnn cannot compute {tap} of {planes.shape}")
             taps.append(np.asarray(blob))
         return torch.from_numpy(np.concatenate(taps))
 

@@ -1,7 +1,7 @@
 """The readout: features become log densities. Kümmerer, Wallis & Bethge 2016 (arXiv 1610.01563)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,16 +63,18 @@ class ReadoutConfig:
     """The shape of a readout.
 
     Attributes:
-        channels: feature channels that it reads.
+        channels: feature channels that it reads of each level.
         widths: output channels of its 1x1 convolutions; the paper's are 16, 32, 2, 1.
         activation: the nonlinearity between them.
         members: how many readouts are mixed.
+        levels: of the image pyramid whose features it reads.
     """
 
     channels: int
     widths: tuple[int, ...] = (16, 32, 2, 1)
     activation: Activation = "softplus"
     members: int = 1
+    levels: int = 1
 
     @property
     def shape(self) -> tuple[tuple[int, ...], Activation]:
@@ -84,8 +86,8 @@ class ReadoutConfig:
             raise BundleError(f"readout.activation {self.activation!r} is not {list(ACTIVATIONS)}")
         if not self.widths or self.widths[-1] != 1 or min(self.widths) < 1:
             raise BundleError(f"readout.widths {self.widths} must be positive and end with 1")
-        if self.channels < 1 or self.members < 1:
-            raise BundleError("readout.channels and readout.members must be positive")
+        if min(self.channels, self.members, self.levels) < 1:
+            raise BundleError("readout.channels, .members and .levels must be positive")
 
 
 class Readout(nn.Module):
@@ -98,6 +100,9 @@ class Readout(nn.Module):
     The paper upsamples the features and then convolves. A 1x1 convolution and a bilinear
     interpolation commute (both are linear, and the interpolation's weights sum to one), so the
     first layer runs here at the features' own resolution and its few channels are upsampled.
+
+    The features of each level of an image pyramid have a first layer of their own, which are
+    upsampled to the positions of the largest level and added.
     """
 
     def __init__(self, config: ReadoutConfig) -> None:
@@ -106,11 +111,11 @@ class Readout(nn.Module):
         members = config.members
         self.feature_mean: torch.Tensor
         self.feature_std: torch.Tensor
-        self.register_buffer("feature_mean", torch.zeros(config.channels))
-        self.register_buffer("feature_std", torch.ones(config.channels))
+        incoming = config.levels * config.channels
+        self.register_buffer("feature_mean", torch.zeros(incoming))
+        self.register_buffer("feature_std", torch.ones(incoming))
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        incoming = config.channels
         for width in config.widths:
             # Gaussian with the variance that keeps activations' scale (He et al. 2015).
             deviation = math.sqrt(2 / incoming)
@@ -121,11 +126,11 @@ class Readout(nn.Module):
         self.log_blur = nn.Parameter(torch.full((members,), math.log(2.0)))
         self.centerbias_weight = nn.Parameter(torch.ones(members))
 
-    def forward(self, features: torch.Tensor, centerbias: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Sequence[torch.Tensor], centerbias: torch.Tensor) -> torch.Tensor:
         """Log density of each member.
 
         Args:
-            features: (n, channels, h, w), as the backbone gives them.
+            features: (n, channels, h, w) of each level, as the backbone gives them.
             centerbias: log density on the grid, (grid_h, grid_w), natural logarithm.
 
         Returns:
@@ -142,8 +147,8 @@ class Readout(nn.Module):
         return normalised(x, self.centerbias_weight, centerbias)
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight (members * widths[0], channels) and bias (members * widths[0],) of all members'
-        first layer, which standardise the features, too."""
+        """Weight (members * widths[0], levels * channels) and bias (members * widths[0],) of all
+        members' first layer, which standardise the features, too."""
         weight = self.weights[0] / self.feature_std
         bias = self.biases[0] - weight @ self.feature_mean
         return weight.flatten(0, 1), bias.flatten()
@@ -154,11 +159,26 @@ class Readout(nn.Module):
 
 
 def first_layer(
-    features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, members: int
+    features: Sequence[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor, members: int
 ) -> torch.Tensor:
-    """The first layer at the features' own resolution: (n, members, widths[0], h, w)."""
-    n, _, h, w = features.shape
-    return (weight @ features.flatten(2) + bias[:, None]).view(n, members, -1, h, w)
+    """The first layer, at each level's own resolution, added at that of the largest level.
+
+    Args:
+        features: (n, channels, h, w) of each level.
+        weight, bias: from `Readout.folded`.
+        members: of the mixture.
+
+    Returns:
+        (n, members, widths[0], h, w), of the first level's h and w.
+    """
+    largest, *smaller = features
+    n, channels, h, w = largest.shape
+    weights = torch.split(weight, channels, dim=1)
+    x = (weights[0] @ largest.flatten(2) + bias[:, None]).view(n, -1, h, w)
+    for part, level in zip(weights[1:], smaller, strict=True):
+        found = (part @ level.flatten(2)).view(n, -1, *level.shape[2:])
+        x = x + F.interpolate(found, size=(h, w), mode="bilinear", align_corners=False)
+    return x.view(n, members, -1, h, w)
 
 
 def pointwise(

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from gazecore.errors import InputError
+
 DEFAULT = "default"
 SHIPPED = (DEFAULT, "paper")
 """Names of the bundles in the package: the best one, and one with exactly the paper's readout."""
@@ -23,6 +25,8 @@ class BackboneSpec:
         taps: layers whose channels are concatenated, in this order.
         scale, mean, std: the input is (RGB * scale - mean) / std, RGB in 0..255.
         sha256: fingerprint of the weights (`vgg.fingerprint`).
+        pyramid: the sizes at which the network sees an image, in parts of `network_size`: 1 first,
+            then smaller ones. The paper has 1 alone.
     """
 
     name: str
@@ -31,20 +35,37 @@ class BackboneSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     sha256: str
+    pyramid: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        sizes = self.pyramid
+        if sizes[:1] != (1.0,) or list(sizes) != sorted(set(sizes), reverse=True) or sizes[-1] <= 0:
+            raise InputError(
+                f"the pyramid {' '.join(map(str, sizes))} must begin with 1 and go on with smaller "
+                "sizes, all positive"
+            )
 
     @property
     def channels(self) -> int:
-        """Number of feature channels."""
+        """Number of feature channels of each level of the pyramid."""
         return TINY_CHANNELS if self.name == "tiny" else 512 * len(self.taps)
 
     @property
     def key(self) -> str:
         """sha256 over everything that decides the features' values."""
-        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()
+        return hashlib.sha256(repr(sorted(self.to_json().items())).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON holds it; a pyramid of one level goes without saying, as it did before there were
+        others."""
+        values = asdict(self)
+        if self.pyramid == (1.0,):
+            del values["pyramid"]
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "BackboneSpec":
-        """The spec that `dataclasses.asdict` and JSON made `values` of."""
+        """The spec that `to_json` gave as `values`. Raises KeyError, TypeError, InputError."""
         return cls(
             name=str(values["name"]),
             taps=tuple(values["taps"]),
@@ -52,4 +73,5 @@ class BackboneSpec:
             mean=tuple(values["mean"]),
             std=tuple(values["std"]),
             sha256=str(values["sha256"]),
+            pyramid=tuple(map(float, values.get("pyramid", (1.0,)))),
         )

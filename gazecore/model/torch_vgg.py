@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from gazecore.model import vgg
+from gazecore.model.pyramid import levels
 from gazecore.model.spec import BackboneSpec
 
 
@@ -38,15 +39,18 @@ class TorchVGG:
         return 1 << fit.bit_length() - 1
 
     @torch.inference_mode()
-    def features(self, images: np.ndarray) -> torch.Tensor:
+    def features(self, images: np.ndarray) -> list[torch.Tensor]:
         """See `Backbone.features`."""
         pixels = torch.from_numpy(images)
         if self._on_gpu:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return self._run(pixels)
 
-    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         x = (pixels.permute(0, 3, 1, 2).float() * self.spec.scale - self._mean) / self._std
+        return [self._level(seen) for seen in levels(x, self.spec.pyramid)]
+
+    def _level(self, x: torch.Tensor) -> torch.Tensor:
         x = x.to(self._dtype, memory_format=self._format)
         taps: dict[str, torch.Tensor] = {}
         for name, (kernel, bias) in zip(vgg.NAMES, self._weights, strict=True):

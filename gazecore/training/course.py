@@ -101,10 +101,10 @@ def train(
         return train_at(caches, storage)
 
     if course.pretrain:
-        first, other = course.first_recipe, _open([course.pretrain], steps)
+        first, other = course.first_recipe, _open(course.pretrain, steps)
         _check_pretraining(course, data, other)
         identity["pretraining_corpus"] = other.fingerprint
-        where = members("pretraining", [course.pretrain])
+        where = members("pretraining", course.pretrain)
         with progress("pretraining", *_amount(other, first)) as report:
             start = fit_bundle(other, first, report, None, where)
         outputs.pretrained.publish(start.to_bytes())
@@ -155,7 +155,8 @@ def _check_pretraining(course: Course, data: TrainingSet, other: TrainingSet) ->
     require(other.caches[0], data.backbone, data.display_size, data.caches[0].uri)
     require_enough(other, course.first_recipe.split)
     if course.split.folds:
-        require_unseen(data, TrainingRecord(corpora_sha256=other.digests), str(course.pretrain))
+        record = TrainingRecord(corpora_sha256=other.digests)
+        require_unseen(data, record, " ".join(course.pretrain))
 
 
 def _amount(data: TrainingSet, recipe: Recipe) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.corpus.splits import duplicate_groups, folds
 from gazecore.errors import CorpusError, InputError
 from gazecore.features.cache import FeatureCache, ImageFeatures, feature_key
-from gazecore.geometry import GRID_STRIDE, STRIDE, DisplaySize
+from gazecore.geometry import DisplaySize
 from gazecore.model import centerbias
 from gazecore.model.spec import BackboneSpec
 
@@ -27,26 +27,34 @@ class Example:
     """One image's features and where people looked.
 
     Attributes:
-        features: float16 (channels, h, w).
+        features: float16 (1, channels, h, w) of each level of the image pyramid.
         cells: int64 (fixations,), the grid cell (row by row) of each fixation; at least one.
         grid: (grid_height, grid_width).
+        corpus: which of the caches trained on together it is of, 0 being the first.
     """
 
-    features: torch.Tensor
+    features: list[torch.Tensor]
     cells: torch.Tensor
     grid: tuple[int, int]
+    corpus: int = 0
+
+    def levels(self) -> list[torch.Tensor]:
+        """The features as a readout takes them, float32."""
+        # torch widens float16 thirty times as fast as numpy.
+        return [level.float() for level in self.features]
 
 
-def make_example(image: ImageFeatures, points: np.ndarray) -> Example:
+def make_example(image: ImageFeatures, points: np.ndarray, corpus: int = 0) -> Example:
     """Put the fixations of an image, (n, 2) x and y in pixels, on its grid."""
-    height, width = (side * STRIDE // GRID_STRIDE for side in image.features.shape[1:])
+    height, width = image.grid
     columns = np.floor(points[:, 0] / image.width * width).astype(np.int64)
     rows = np.floor(points[:, 1] / image.height * height).astype(np.int64)
     return Example(
         # A copy, because torch wants an array that may be written to.
-        features=torch.from_numpy(image.features.copy()),
+        features=[torch.from_numpy(level.copy())[None] for level in image.features],
         cells=torch.from_numpy(rows * width + columns),
         grid=(height, width),
+        corpus=corpus,
     )
 
 
@@ -123,16 +131,28 @@ class TrainingSet:
 
     def features(self, image: int) -> ImageFeatures:
         """Features of one image."""
-        number = bisect.bisect_right(self._ends, image)
+        number = self._corpus(image)
         return self.caches[number][image - (self._ends[number - 1] if number else 0)]
 
     def example(self, image: int) -> Example:
         """One image's features with its fixations."""
-        return make_example(self.features(image), self._points[image])
+        return make_example(self.features(image), self._points[image], self._corpus(image))
+
+    def _corpus(self, image: int) -> int:
+        return bisect.bisect_right(self._ends, image)
 
     def folds(self, count: int, seed: int) -> np.ndarray:
-        """The fold of each image, int (n,); images that look the same share one."""
-        return folds(self._groups, count, seed)
+        """The fold of each image, int (n,); images that look the same share one.
+
+        Each cache's images are cut as they are without the others, so that what is held out of a
+        corpus stays so in company.
+        """
+        found = np.empty(len(self.image_ids), dtype=int)
+        owner = np.searchsorted(self._ends, self._groups, side="right")
+        for number in range(len(self.caches)):
+            own = owner == number
+            found[own] = folds(self._groups[own], count, seed)
+        return found
 
     @functools.cached_property
     def _groups(self) -> np.ndarray:
@@ -153,6 +173,14 @@ class TrainingSet:
         groups = np.repeat(np.arange(len(points)), [len(p) for p in points])
         x, y = np.concatenate(points).T
         return centerbias.fit(x, y, groups)
+
+    def centerbiases(self, images: Sequence[int]) -> torch.Tensor:
+        """That of each cache's images, log densities (caches, rows, columns): corpora were recorded
+        on different screens, and a readout is not to make up for the others' centre."""
+        own = [[i for i in images if self._corpus(i) == n] for n in range(len(self.caches))]
+        # A cache of which none is among them has no centre bias of its own, and needs none.
+        found = [self.centerbias(part or images).log_density for part in own]
+        return torch.from_numpy(np.stack(found))
 
     def read(self, groups: Iterable[Sequence[int]]) -> Iterator[list[Example]]:
         """The examples of each group of images; the next group is read while one is in use."""
@@ -192,22 +220,24 @@ def require(cache: FeatureCache, spec: BackboneSpec, display_size: DisplaySize, 
 def channel_statistics(
     data: TrainingSet, images: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel over positions and images, each float32 (channels,).
+    """Mean and deviation of each channel of each level over positions and images, each float32
+    (levels * channels,).
 
     Of more than a thousand images, a random thousand; each has hundreds of positions.
     """
     if len(images) > _STATISTICS:
         images = sorted(np.random.default_rng(0).choice(images, _STATISTICS, replace=False))
-    sums = torch.zeros(data.backbone.channels, dtype=torch.float64)
-    squares, count = sums.clone(), 0
+    shape = len(data.backbone.pyramid), data.backbone.channels
+    sums = torch.zeros(shape, dtype=torch.float64)
+    squares, counts = sums.clone(), torch.zeros(shape[0], 1, dtype=torch.float64)
     for i in images:
-        # torch widens float16 thirty times as fast as numpy.
-        values = torch.from_numpy(data.features(i).features.copy()).float().flatten(1)
-        sums += values.sum(dim=1)
-        squares += values.square().sum(dim=1)
-        count += values.shape[1]
-    mean = sums / count
-    deviation = (squares / count - mean**2).clamp(min=0).sqrt()
+        for level, features in enumerate(data.example(i).levels()):
+            values = features[0].flatten(1)
+            sums[level] += values.sum(dim=1)
+            squares[level] += values.square().sum(dim=1)
+            counts[level] += values.shape[1]
+    mean = sums / counts
+    deviation = (squares / counts - mean**2).clamp(min=0).sqrt()
     # A channel that never varies carries nothing; it must not be blown up.
     deviation[deviation < 1e-6] = 1.0
-    return mean.float(), deviation.float()
+    return mean.float().flatten(), deviation.float().flatten()

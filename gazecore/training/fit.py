@@ -57,14 +57,14 @@ def fit_bundle(
     held_out = [i for i in data.images if part[i] == 0]
     stops = [[i for i in development if part[i] == n] for n in range(1, split.members + 1)]
     prior = data.centerbias(development)
-    centerbias = torch.from_numpy(prior.log_density)
+    centerbias, centerbiases = torch.from_numpy(prior.log_density), data.centerbiases(development)
     members = [
         Member(
             number,
             first,
             [i for i in development if part[i] != number],
             stop,
-            centerbias,
+            centerbiases,
             replace(recipe.training, seed=recipe.training.seed + number),
         )
         for number, (first, stop) in enumerate(
@@ -135,9 +135,9 @@ def starts(
     """
     if start is not None:
         return [single(start.readout, number) for number in range(count)]
-    standardisation = channel_statistics(data, images)
+    standardisation, levels = channel_statistics(data, images), len(data.backbone.pyramid)
     return [
-        new_readout(*standardisation, replace(training, seed=training.seed + number))
+        new_readout(*standardisation, replace(training, seed=training.seed + number), levels)
         for number in range(1, count + 1)
     ]
 

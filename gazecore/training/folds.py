@@ -112,7 +112,7 @@ def cross_validate(
             first,
             fold.train,
             fold.stop,
-            torch.from_numpy(fold.centerbias.log_density),
+            data.centerbiases(fold.train),
             replace(training, seed=training.seed + number),
         )
         for number, (first, fold) in enumerate(

@@ -3,15 +3,14 @@
 import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from gazecore.errors import InputError
-from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig
 from gazecore.training.examples import Example, TrainingSet
-from gazecore.training.objective import judge
+from gazecore.training.objective import judge, priors
 from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
 from gazecore.training.recipes import TrainingConfig
 
@@ -64,7 +63,7 @@ class Member:
         number: from 1.
         start: where it begins.
         train, held_out: images to train on, and those that decide which epoch was best.
-        centerbias: log density in normalised coordinates.
+        centerbias: see `Trainer`.
         config: how.
     """
 
@@ -111,14 +110,14 @@ def judge_images(
 
     Args:
         readout, data, images: what is judged, on which images.
-        centerbias: log density in normalised coordinates.
+        centerbias: see `objective.priors`.
         pool: from `side_by_side`.
         on_image: is called after each.
     """
-    prior = functools.lru_cache(maxsize=64)(functools.partial(on_grid, centerbias))
+    prior = priors(centerbias)
 
     def judge_example(example: Example) -> tuple[float, float]:
-        return judge(readout, example, prior(*example.grid))
+        return judge(readout, example, prior(example))
 
     groups = [images[i : i + _READ_AT_ONCE] for i in range(0, len(images), _READ_AT_ONCE)]
     judged = []
@@ -129,11 +128,14 @@ def judge_images(
     return judged
 
 
-def new_readout(mean: torch.Tensor, deviation: torch.Tensor, config: TrainingConfig) -> Readout:
-    """A readout with random weights that reads channels of this mean and deviation."""
+def new_readout(
+    mean: torch.Tensor, deviation: torch.Tensor, config: TrainingConfig, levels: int = 1
+) -> Readout:
+    """A readout with random weights that reads channels of this mean and deviation, those of each
+    of the pyramid's levels one after the other."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        readout = Readout(ReadoutConfig(len(mean), *config.shape))
+        readout = Readout(ReadoutConfig(len(mean) // levels, *config.shape, levels=levels))
     readout.feature_mean, readout.feature_std = mean, deviation
     return readout
 
@@ -142,7 +144,7 @@ def single(readout: Readout, number: int) -> Readout:
     """One member of a mixture as a readout of its own; `number` counts round and round."""
     config = readout.config
     number %= config.members
-    alone = Readout(ReadoutConfig(config.channels, config.widths, config.activation))
+    alone = Readout(replace(config, members=1))
     alone.load_state_dict(
         {
             key: value if key.startswith("feature_") else value[number : number + 1]
@@ -154,8 +156,7 @@ def single(readout: Readout, number: int) -> Readout:
 
 def mixture(readouts: list[Readout]) -> Readout:
     """One readout whose members are the given ones, which share their standardisation."""
-    first = readouts[0].config
-    joined = Readout(ReadoutConfig(first.channels, first.widths, first.activation, len(readouts)))
+    joined = Readout(replace(readouts[0].config, members=len(readouts)))
     states = [readout.state_dict() for readout in readouts]
     joined.load_state_dict(
         {

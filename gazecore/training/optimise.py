@@ -1,7 +1,6 @@
 """One readout in training: its steps, their order, and the state between them."""
 
 import copy
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +15,9 @@ import torch
 from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed
 from gazecore.memory import share_arenas
-from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout
 from gazecore.training.examples import Example
-from gazecore.training.objective import readout_likelihood
+from gazecore.training.objective import priors, readout_likelihood
 from gazecore.training.recipes import TrainingConfig
 
 
@@ -111,7 +109,8 @@ class Trainer:
         Args:
             readout: where training starts; it is changed in place.
             images: to train on.
-            centerbias: log density in normalised coordinates.
+            centerbias: log density in normalised coordinates, one for all images or, with a
+                dimension more in front, one for each corpus.
             config: how.
             pool: from `side_by_side`.
             peers: who else trains this readout.
@@ -132,7 +131,7 @@ class Trainer:
         self._stale = 0
         self._loss = 0.0
         self._since = time.monotonic()
-        self._on_grid = functools.lru_cache(maxsize=64)(functools.partial(on_grid, centerbias))
+        self._prior = priors(centerbias)
         self._parameters = list(readout.parameters())
         self._optimiser = torch.optim.AdamW(
             [
@@ -264,5 +263,5 @@ class Trainer:
 
     def _gradients(self, example: Example) -> tuple[torch.Tensor, ...]:
         """An image's loss and its gradient by each parameter."""
-        likelihood = readout_likelihood(self.readout, example, self._on_grid(*example.grid))
+        likelihood = readout_likelihood(self.readout, example, self._prior(example))
         return -likelihood.detach(), *torch.autograd.grad(-likelihood, self._parameters)

@@ -73,6 +73,6 @@ def _predict(
     found = data.features(image)
     example = make_example(found, np.empty((0, 2)))
     centerbias = on_grid(torch.from_numpy(fitted.fold.centerbias.log_density), *example.grid)
-    members = fitted.readout(example.features.float()[None], centerbias)
+    members = fitted.readout(example.levels(), centerbias)
     summary = summarise(mix(members), members, centerbias, factor=1)
     return score_rows(row, (found.height, found.width), summary, 0)

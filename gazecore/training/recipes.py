@@ -131,9 +131,9 @@ class Course:
     init: str | None = None
     """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
     keep its shape."""
-    pretrain: str | None = None
-    """Train on this cache first: --members readouts, from which the others start in turn. The first
-    of its --parts is held out."""
+    pretrain: tuple[str, ...] = ()
+    """Train on these caches first: --members readouts, from which the others start in turn. The
+    first of the --parts of each is held out."""
     pretrain_name: str = "corpus"
     """What the bundle calls the corpus of --pretrain."""
     pretraining: TrainingConfig = field(default_factory=TrainingConfig)
@@ -142,9 +142,9 @@ class Course:
     def __post_init__(self) -> None:
         if not self.cache:
             raise InputError("there is nothing to train on: name a feature cache")
-        if self.init is not None and self.pretrain is not None:
+        if self.init is not None and self.pretrain:
             raise InputError("members start either from --init or from --pretrain")
-        if self.pretrain is not None:
+        if self.pretrain:
             for name in ("widths", "activation"):
                 one, other = getattr(self.training, name), getattr(self.pretraining, name)
                 if None not in (one, other) and one != other:
@@ -172,7 +172,7 @@ class Course:
         first, training = self.pretraining, self.training
         if start:
             training = training.of_shape(start)
-        elif self.pretrain is not None:
+        elif self.pretrain:
             training = replace(
                 training,
                 widths=training.widths or first.widths,

@@ -92,8 +92,8 @@ def densities(readout: Readout, data: TrainingSet) -> torch.Tensor:
     errors, which Adam makes as large as any gradient.
     """
     prior = on_grid(uniform(), 48, 64)
-    features = [data.features(i).features for i in (1, 3)]
-    return readout(torch.from_numpy(np.stack(features)).float(), prior)
+    features = [data.example(i).levels() for i in (1, 3)]
+    return readout([torch.cat(level) for level in zip(*features, strict=True)], prior)
 
 
 @pytest.fixture(scope="module")

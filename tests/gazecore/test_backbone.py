@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.photos import sample_photos
@@ -48,13 +50,14 @@ def official(weights: vgg.Weights, pixels: np.ndarray) -> torch.Tensor:
 def test_both_executors_equal_torchvisions_network(
     weights: vgg.Weights, pictures: list[np.ndarray]
 ) -> None:
-    spec = load_bundle().backbone
+    spec = replace(load_bundle().backbone, pyramid=(1.0,))
     executors = [NcnnVGG(spec, weights, 2), TorchVGG(spec, weights, "cpu")]
     # Several pictures, twice: an executor that reads freed memory does so only sometimes.
     for pixels in pictures * 2:
         expected = official(weights, pixels)
         for executor in executors:
-            found = executor.features(pixels[None])[0]
+            (level,) = executor.features(pixels[None])
+            (found,) = level
             assert found.shape == (2560, pixels.shape[0] // 16, pixels.shape[1] // 16)
             error = float((found - expected).abs().max() / expected.abs().max())
             assert error < 1e-5, type(executor)
@@ -63,11 +66,50 @@ def test_both_executors_equal_torchvisions_network(
 def test_several_images_at_once_equal_one_by_one(
     weights: vgg.Weights, pictures: list[np.ndarray]
 ) -> None:
-    executor = NcnnVGG(load_bundle().backbone, weights, 2)
+    executor = NcnnVGG(replace(load_bundle().backbone, pyramid=(1.0, 0.5)), weights, 2)
     same_size = [pictures[0], pictures[3], pictures[6]]
-    together = executor.features(np.stack(same_size))
+    together = zip(*executor.features(np.stack(same_size)), strict=True)
     for image, found in zip(same_size, together, strict=True):
-        assert torch.equal(found, executor.features(image[None])[0])
+        for level, alone in zip(found, executor.features(image[None]), strict=True):
+            assert torch.equal(level, alone[0])
+
+
+def test_each_level_of_the_pyramid_is_the_network_on_the_smaller_image(
+    weights: vgg.Weights, pictures: list[np.ndarray]
+) -> None:
+    spec = replace(load_bundle().backbone, pyramid=(1.0, 0.5, 0.25))
+    executors = [NcnnVGG(spec, weights, 2), TorchVGG(spec, weights, "cpu")]
+    for pixels in pictures[:3] * 2:
+        height, width = pixels.shape[:2]
+        for executor in executors:
+            found = executor.features(pixels[None])
+            assert len(found) == 3
+            for level, part in zip(found, spec.pyramid, strict=True):
+                # Pillow's triangle is an independent one; its levels are whole numbers.
+                size = tuple(max(16, round(side * part / 16) * 16) for side in (width, height))
+                small = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+                expected = official(weights, np.array(small))
+                assert level[0].shape == expected.shape
+                error = float((level[0] - expected).norm() / expected.norm())
+                assert error < (1e-5 if part == 1 else 0.03), (type(executor), part)
+
+
+def test_the_executors_agree_on_all_levels(
+    weights: vgg.Weights, pictures: list[np.ndarray]
+) -> None:
+    spec = replace(load_bundle().backbone, pyramid=(1.0, 0.7, 0.5))
+    executors = [NcnnVGG(spec, weights, 2), TorchVGG(spec, weights, "cpu")]
+    for pixels in pictures[:3] * 2:
+        for one, other in zip(*(e.features(pixels[None]) for e in executors), strict=True):
+            assert float((one - other).abs().max() / other.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "pyramid", [(), (0.5,), (1.0, 1.0), (1.0, 0.5, 0.7), (1.0, 0.0), (2.0, 1.0)]
+)
+def test_a_pyramid_begins_with_one_and_falls(pyramid: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="must begin with 1"):
+        make_spec("tiny", pyramid=pyramid)
 
 
 def test_the_graph_has_an_output_for_each_tap_and_stops_at_the_deepest(
@@ -133,11 +175,11 @@ def test_the_tiny_backbone_is_local_and_fixed() -> None:
     backbone = TinyBackbone()
     images = np.zeros((2, 32, 48, 3), dtype=np.uint8)
     images[1, 16:, 32:] = (255, 0, 0)
-    features = backbone.features(images)
+    (features,) = backbone.features(images)
     assert features.shape == (2, backbone.spec.channels, 2, 3)
     differs = (features[0] != features[1]).any(dim=0)
     assert differs.tolist() == [[False, False, False], [False, False, True]]
-    assert torch.equal(features, TinyBackbone().features(images))
+    assert torch.equal(features, TinyBackbone().features(images)[0])
 
 
 @pytest.mark.gpu
@@ -147,7 +189,7 @@ def test_the_gpu_executor_stays_close_to_float32(
     executor = TorchVGG(load_bundle().backbone, weights, "cuda", compiled=True)
     for pixels in pictures:
         expected = official(weights, pixels)
-        found = executor.features(np.stack([pixels, pixels]))[0].cpu()
+        found = executor.features(np.stack([pixels, pixels]))[0][0].cpu()
         assert float((found - expected).norm() / expected.norm()) < 0.02
 
 
@@ -166,7 +208,7 @@ try:
     network.features(large)
 except MemoryError as error:
     print(error)
-print(np.isfinite(network.features(small).numpy()).all())
+print(all(np.isfinite(level.numpy()).all() for level in network.features(small)))
 """
 
 

@@ -35,18 +35,30 @@ def cache(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> FeatureCa
     return make_cache(corpus, TinyBackbone(), str(tmp_path_factory.mktemp("features")))
 
 
+@pytest.fixture(scope="module")
+def deep(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Of a pyramid of three levels."""
+    backbone = TinyBackbone(pyramid=(1.0, 0.5, 0.25))
+    return make_cache(corpus, backbone, str(tmp_path_factory.mktemp("deep")))
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_cache_holds_the_backbones_features(corpus: Corpus, cache: FeatureCache) -> None:
+@pytest.mark.parametrize("which", ["cache", "deep"])
+def test_a_cache_holds_the_backbones_features(
+    corpus: Corpus, which: str, request: pytest.FixtureRequest
+) -> None:
+    cache: FeatureCache = request.getfixturevalue(which)
     assert cache.image_ids == corpus.image_ids
     assert cache.corpus().fixations.equals(corpus.fixations)
     for index, row in enumerate(corpus.images.to_pylist()):
         image = to_network(Path(row["uri"]).read_bytes(), "1024")
-        expected = TinyBackbone().features(image.pixels[None])[0].half().numpy()
+        levels = TinyBackbone(pyramid=cache.backbone.pyramid).features(image.pixels[None])
         found = cache[index]
-        np.testing.assert_array_equal(found.features, expected)
+        for stored, expected in zip(found.features, levels, strict=True):
+            np.testing.assert_array_equal(stored, expected[0].half().numpy())
         assert (found.image_id, found.height, found.width) == (
             row["image_id"], row["height"], row["width"],
         )  # fmt: skip
@@ -55,7 +67,7 @@ def test_a_cache_holds_the_backbones_features(corpus: Corpus, cache: FeatureCach
 def test_one_read_of_object_storage_brings_one_image(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = dataclasses.replace(TINY_SPEC, taps=("a", "b", "c", "d", "e"))
+    spec = dataclasses.replace(TINY_SPEC, name="vgg19-oxford", taps=("a", "b", "c", "d", "e"))
     directory, _ = begin_cache(
         Location("memory://one-read"), corpus, CacheSettings(spec, "1024", shard_size=6)
     )
@@ -98,7 +110,7 @@ def test_batches_of_a_gpu_change_nothing(corpus: Corpus, cache: FeatureCache) ->
     _, rows = Pipeline(stage, ReadingConfig()).process(images)
     assert [row["image_id"] for row in rows] == cache.image_ids
     for index, row in enumerate(rows):
-        assert row["features"] == cache[index].features.tobytes()
+        assert row["features"] == cache[index].features[0].tobytes()
 
 
 def test_a_cache_of_something_else_is_refused(
@@ -196,13 +208,16 @@ def test_two_caches_are_one_training_set(corpus: Corpus, tmp_path: Path) -> None
         return make_cache(some, TinyBackbone(), str(tmp_path / name))
 
     whole = TrainingSet([make_cache(corpus, TinyBackbone(), str(tmp_path / "whole"))])
-    both = TrainingSet([part("one", 0, 7), part("two", 7, 11)])
+    parts = [part("one", 0, 7), part("two", 7, 11)]
+    both = TrainingSet(parts)
     assert both.image_ids == whole.image_ids
     assert both.fixations == whole.fixations
-    np.testing.assert_array_equal(both.folds(4, 0), whole.folds(4, 0))
+    # What is held out of a corpus is so in company, too.
+    alone = [TrainingSet([cache]).folds(3, 0) for cache in parts]
+    np.testing.assert_array_equal(both.folds(3, 0), np.concatenate(alone))
     for one, other in zip(both.read([range(18)]), whole.read([range(18)]), strict=True):
         for a, b in zip(one, other, strict=True):
-            assert torch.equal(a.features, b.features)
+            assert all(map(torch.equal, a.features, b.features))
             assert torch.equal(a.cells, b.cells)
     prior, expected = (data.centerbias(data.images).log_density for data in (both, whole))
     np.testing.assert_array_equal(prior, expected)

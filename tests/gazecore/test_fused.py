@@ -22,13 +22,18 @@ from gazecore.model.readout import (
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def made(widths: tuple[int, ...], activation: Activation, members: int = 3) -> Readout:
+def made(
+    widths: tuple[int, ...], activation: Activation, members: int = 3, levels: int = 1
+) -> Readout:
     torch.manual_seed(7)
-    config = ReadoutConfig(channels=24, widths=widths, activation=activation, members=members)
+    config = ReadoutConfig(24, widths, activation, members, levels)
     readout = Readout(config).requires_grad_(False)
     for bias in readout.biases:
         bias.normal_()
-    readout.feature_mean, readout.feature_std = torch.randn(24), torch.rand(24) + 0.5
+    readout.feature_mean, readout.feature_std = (
+        torch.randn(24 * levels),
+        torch.rand(24 * levels) + 0.5,
+    )
     readout.log_blur += torch.randn(members)
     return readout.to(DEVICE)
 
@@ -66,14 +71,14 @@ def test_what_the_kernel_cannot_is_left_to_torch(widths: tuple[int, ...]) -> Non
     check_frozen(made(widths, "softplus"))
 
 
-@pytest.mark.parametrize("members", [1, 3])
-def test_a_frozen_readout_is_the_readout(members: int) -> None:
-    check_frozen(made((64, 32, 2, 1), "softplus", members))
+@pytest.mark.parametrize(("members", "levels"), [(1, 1), (3, 1), (3, 2)])
+def test_a_frozen_readout_is_the_readout(members: int, levels: int) -> None:
+    check_frozen(made((64, 32, 2, 1), "softplus", members, levels))
 
 
 def test_models_of_one_bundle_have_nothing_in_common() -> None:
     readout = made((16, 32, 2, 1), "softplus")
-    features = torch.randn(1, 24, 3, 5, device=DEVICE)
+    features = [torch.randn(1, 24, 3, 5, device=DEVICE)]
     prior = torch.zeros(24, 40, device=DEVICE)
     one = FrozenReadout(readout, DEVICE)
     before = one(features, prior)
@@ -91,7 +96,8 @@ def test_a_blur_of_long_sides_is_not_kept() -> None:
 
 
 def check_frozen(readout: Readout) -> None:
-    features = torch.randn(2, 24, 3, 5, device=DEVICE).bfloat16().float()
+    sizes = [(3, 5), (2, 3)][: readout.config.levels]
+    features = [torch.randn(2, 24, *size, device=DEVICE).bfloat16().float() for size in sizes]
     prior = torch.randn(24, 40, device=DEVICE).flatten().log_softmax(0).view(24, 40)
     expected = readout(features, prior)
     # TF32 has three digits; without a GPU, nothing is rounded otherwise.

@@ -10,17 +10,23 @@ from gazecore.errors import BundleError
 from gazecore.model.readout import Readout, ReadoutConfig, blur, mix, softplus
 from tests.reference import plain_readout
 
+SIZES = [(5, 7), (3, 4), (1, 2)]
+"""Positions of the levels of a pyramid."""
 
-def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None:
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_first_layer_before_the_upsampling_equals_the_papers_order(levels: int) -> None:
     torch.manual_seed(0)
-    readout = Readout(ReadoutConfig(channels=24, members=3)).double().requires_grad_(False)
-    readout.feature_mean = torch.randn(24).double()
-    readout.feature_std = torch.rand(24).double() + 0.5
-    features = torch.randn(2, 24, 5, 7).double()
+    config = ReadoutConfig(channels=24, members=3, levels=levels)
+    readout = Readout(config).double().requires_grad_(False)
+    readout.feature_mean = torch.randn(levels * 24).double()
+    readout.feature_std = torch.rand(levels * 24).double() + 0.5
+    features = [torch.randn(2, 24, *size).double() for size in SIZES[:levels]]
     prior = torch.randn(40, 56).double().flatten().log_softmax(0).view(40, 56)
     found = readout(features, prior)
 
-    large = F.interpolate(features, size=(40, 56), mode="bilinear", align_corners=False)
+    large = torch.cat([scaled(level, SIZES[0]) for level in features], dim=1)
+    large = scaled(large, (40, 56))
     large = (large - readout.feature_mean[:, None, None]) / readout.feature_std[:, None, None]
     for member in range(3):
         x = large
@@ -37,15 +43,20 @@ def test_the_first_layer_before_the_upsampling_equals_the_papers_order() -> None
             torch.testing.assert_close(found[image, member], expected, rtol=0, atol=1e-9)
 
 
+def scaled(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
 def test_densities_and_gradients_equal_those_of_the_plain_path(
-    dtype: torch.dtype, tolerance: float
+    dtype: torch.dtype, tolerance: float, levels: int
 ) -> None:
     torch.manual_seed(5)
-    readout = Readout(ReadoutConfig(channels=64, members=2)).to(dtype)
-    readout.feature_mean, readout.feature_std = torch.randn(64).to(dtype), torch.full((64,), 2.0)
-    readout.feature_std = readout.feature_std.to(dtype)
-    features = torch.randn(2, 64, 10, 7).to(dtype)
+    readout = Readout(ReadoutConfig(channels=64, members=2, levels=levels)).to(dtype)
+    readout.feature_mean = torch.randn(64 * levels).to(dtype)
+    readout.feature_std = torch.full((64 * levels,), 2.0).to(dtype)
+    features = [torch.randn(2, 64, 10 >> i, 7 >> i).to(dtype) for i in range(levels)]
     prior = torch.randn(80, 56).to(dtype).flatten().log_softmax(0).view(80, 56)
     # Each member's own density, and their mixture.
     found, expected = readout(features, prior), plain_readout(readout, features, prior)
@@ -73,14 +84,14 @@ def test_mirrored_features_give_the_mirrored_density() -> None:
     torch.manual_seed(6)
     readout = Readout(ReadoutConfig(channels=4)).requires_grad_(False)
     features, prior = torch.randn(1, 4, 5, 6), torch.zeros(40, 48)
-    mirrored = readout(features.flip(3), prior)
-    torch.testing.assert_close(mirrored, readout(features, prior).flip(3), rtol=0, atol=1e-5)
+    mirrored = readout([features.flip(3)], prior)
+    torch.testing.assert_close(mirrored, readout([features], prior).flip(3), rtol=0, atol=1e-5)
 
 
 def test_members_do_not_see_each_other() -> None:
     torch.manual_seed(1)
     readout = Readout(ReadoutConfig(channels=4, members=2))
-    features, prior = torch.randn(1, 4, 3, 3), torch.zeros(24, 24)
+    features, prior = [torch.randn(1, 4, 3, 3)], torch.zeros(24, 24)
     before = readout(features, prior).detach().clone()
     with torch.no_grad():
         for weight in readout.weights:
@@ -110,9 +121,10 @@ def test_blur_equals_scipys(sigma: float) -> None:
 
 def test_every_parameter_learns() -> None:
     torch.manual_seed(4)
-    readout = Readout(ReadoutConfig(channels=6)).double()
+    readout = Readout(ReadoutConfig(channels=6, levels=2)).double()
     prior = torch.randn(16, 16).double().flatten().log_softmax(0).view(16, 16)
-    readout(torch.randn(1, 6, 2, 2).double(), prior)[0, 0, 3, 5].backward()
+    features = [torch.randn(1, 6, *size).double() for size in ((2, 2), (1, 1))]
+    readout(features, prior)[0, 0, 3, 5].backward()
     for name, parameter in readout.named_parameters():
         # A softmax does not see a constant, so the last bias alone has no gradient.
         is_last_bias = name == "biases.3"
@@ -124,7 +136,7 @@ def test_every_parameter_learns() -> None:
     "wrong",
     [
         {"activation": "tanh"}, {"widths": ()}, {"widths": (4, 2)}, {"widths": (0, 1)},
-        {"members": 0}, {"channels": 0},
+        {"members": 0}, {"channels": 0}, {"levels": 0},
     ],
 )  # fmt: skip
 def test_impossible_readouts_are_refused(wrong: dict[str, object]) -> None:

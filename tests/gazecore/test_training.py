@@ -109,7 +109,8 @@ def make_trainer(
     data: TrainingSet, config: TrainingConfig, pool: Executor, peers: Peers | None = None
 ) -> Trainer:
     """On the first 13 images; the other 5 are held out."""
-    readout = new_readout(*channel_statistics(data, range(13)), config)
+    levels = len(data.backbone.pyramid)
+    readout = new_readout(*channel_statistics(data, range(13)), config, levels)
     return Trainer(readout, list(range(13)), uniform(), config, pool, peers or Peers())
 
 
@@ -161,9 +162,7 @@ def test_a_step_equals_the_plain_one(data: TrainingSet, pool: Executor) -> None:
     found = trainer.step(examples, share.total)
     loss = torch.zeros(())
     for example in examples:
-        density = plain_readout(
-            plain, example.features.float()[None], on_grid(uniform(), *example.grid)
-        )
+        density = plain_readout(plain, example.levels(), on_grid(uniform(), *example.grid))
         loss = loss - log_likelihood(density[0, 0], example) / 5
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
@@ -282,7 +281,7 @@ def test_threads_are_as_before_once_images_have_gone_side_by_side() -> None:
 def test_fixations_weigh_equally_within_an_image(cache: FeatureCache) -> None:
     example = make_example(cache[1], np.array([[0.5, 0.5], [100.0, 90.0], [100.2, 90.2]]))
     assert example.grid == (192, 256)
-    assert example.features.dtype == torch.float16
+    assert [level.dtype for level in example.features] == [torch.float16]
     log_density = torch.randn(192, 256)
     expected = (log_density[1, 1] + 2 * log_density[180, 200]) / 3
     torch.testing.assert_close(log_likelihood(log_density, example), expected)
@@ -295,13 +294,13 @@ def test_groups_are_read_in_order_and_may_be_empty(data: TrainingSet) -> None:
     groups = [[3, 1], [], [5]]
     read = list(data.read(groups))
     assert [len(examples) for examples in read] == [2, 0, 1]
-    assert np.array_equal(read[0][0].features, data.features(3).features)
+    assert np.array_equal(read[0][0].features[0][0], data.features(3).features[0])
 
 
 def test_channel_statistics_are_numpys(data: TrainingSet, cache: FeatureCache) -> None:
     mean, deviation = channel_statistics(data, [0, 1, 2])
     values = np.concatenate(
-        [cache[i].features.reshape(8, -1).astype(np.float64) for i in range(3)], axis=1
+        [cache[i].features[0].reshape(8, -1).astype(np.float64) for i in range(3)], axis=1
     )
     np.testing.assert_allclose(mean, values.mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(deviation, values.std(axis=1), rtol=1e-4)
@@ -310,7 +309,7 @@ def test_channel_statistics_are_numpys(data: TrainingSet, cache: FeatureCache) -
 def test_a_mixture_holds_its_members() -> None:
     torch.manual_seed(0)
     readouts = [Readout(ReadoutConfig(8)) for _ in range(3)]
-    features, prior = torch.randn(1, 8, 2, 2), torch.zeros(16, 16)
+    features, prior = [torch.randn(1, 8, 2, 2)], torch.zeros(16, 16)
     joined = mixture(readouts)(features, prior)
     for number, readout in enumerate(readouts):
         torch.testing.assert_close(joined[:, number], readout(features, prior)[:, 0])
@@ -320,7 +319,7 @@ def test_a_mixture_holds_its_members() -> None:
 def test_a_member_of_a_mixture_stands_alone() -> None:
     torch.manual_seed(0)
     joined = Readout(ReadoutConfig(8, members=3)).requires_grad_(False)
-    features, prior = torch.randn(1, 8, 2, 2), torch.zeros(16, 16)
+    features, prior = [torch.randn(1, 8, 2, 2)], torch.zeros(16, 16)
     for number in (0, 2, 4):
         alone = single(joined, number)(features, prior)[:, 0]
         torch.testing.assert_close(alone, joined(features, prior)[:, number % 3])

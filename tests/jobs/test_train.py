@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -21,6 +22,7 @@ from gazecore.model.bundle import load_bundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.tiny import TinyBackbone
 from gazecore.storage import Location
+from gazecore.training.examples import make_example
 from jobs.train import main
 from tests.features import make_cache
 from tests.gazecore.test_training import IMAGE_COUNT, make_corpus
@@ -57,8 +59,8 @@ def cache(made: Path, tmp_path: Path) -> str:
 def density(path: Path, cache: Path) -> torch.Tensor:
     """What a bundle predicts for an image of the cache."""
     bundle = load_bundle(str(path))
-    features = torch.from_numpy(FeatureCache(str(cache))[1].features.copy()).float()
-    return bundle.readout(features[None], on_grid(bundle.centerbias, 192, 256))
+    levels = make_example(FeatureCache(str(cache))[1], np.empty((0, 2))).levels()
+    return bundle.readout(levels, on_grid(bundle.centerbias, 192, 256))
 
 
 @pytest.mark.slow
