@@ -17,6 +17,8 @@ from gazecore.images.listing import list_images
 from gazecore.metrics.names import METRICS, Metric
 from gazecore.model.spec import DEFAULT
 from gazecore.predictor import Model
+from gazecore.regions.files import open_regions
+from gazecore.regions.measure import FIXATIONS, Measured, measure_run
 from gazecore.results.reader import Results, open_results
 from gazecore.results.run import ModelNote, RunSettings, begin_run
 from gazecore.results.settings import ScoringOptions
@@ -88,6 +90,36 @@ def open_run(uri: str | Path) -> Results:
         InputError: there is none.
     """
     return open_results(str(uri))
+
+
+def measure_regions(
+    run: Results,
+    regions: str | Path,
+    out: str | Path,
+    *,
+    corpus: Corpus | None = None,
+    fixations: int = FIXATIONS,
+) -> Measured:
+    """How much of the fixations falls on parts of a run's images: what `gazecore regions` does.
+
+    Args:
+        run: from `score` or `open_run`.
+        regions: boxes in a table (.parquet, .csv, .tsv: image_id, x, y, width, height, and perhaps
+            name), COCO's annotations (.json), or a folder of masks (PNG).
+        out: the Parquet file to write, a row for each region, see docs/regions.md.
+        corpus: from `load_corpus`: fixations on the same images, measured beside.
+        fixations: of which at least one may fall in a region, for the column `chance`.
+
+    Returns:
+        How many there are; `table` is what was written.
+
+    Raises:
+        InputError: the regions cannot be read, are of no image of the run, or `out` is a file of
+            others.
+    """
+    return measure_run(
+        run.run, open_regions(Location(str(regions))), Location(str(out)), corpus, fixations
+    )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gazecore.density.peaks import peaks
+from gazecore.density.regions import Shape, measure, pixels_of
 from gazecore.density.resample import to_size
 from gazecore.density.summary import statistics
 from gazecore.errors import InputError
@@ -87,6 +88,24 @@ class Density:
             )
             for row, column in peaks(np.exp(self.grid))
         ]
+
+    def share(self, region: Shape) -> float:
+        """The share of the fixations, 0 to 1, that falls on a part of the image.
+
+        It is the sum of the density over the region's pixels, those whose middle lies inside.
+
+        Args:
+            region: a box (x, y, width, height), a polygon's corners (n, 2), x and y, or a mask, an
+                array of bool (height, width). What leaves the image does not count.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        try:
+            pixels = pixels_of(region, self.image.height, self.image.width)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return measure(np.exp(self.log_density, dtype=np.float64), pixels).share
 
     def overlay(self, longer_side: int = 1024, legend: bool = True) -> Image.Image:
         """The image with the density drawn over it; see `view.overlay.draw_overlay`."""

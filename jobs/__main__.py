@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": "check that a run holds what it promises",
     "query": "SQL over a run",
     "evaluate": "judge a model, or a run, by recorded fixations",
+    "regions": "how much of the fixations falls on boxes, polygons and masks",
     "export": "densities or a corpus for other programs: pysaliency's HDF5, PNG maps",
     "models": "what a model bundle holds",
     "ingest": "import recorded fixations as a corpus",
