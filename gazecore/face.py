@@ -1,12 +1,14 @@
 """What a Python user calls besides a model; `gazecore` itself offers all of it (docs/python.md)."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import RunFailed
+from gazecore.crops.measure import Cropped, crop_run
+from gazecore.density.crops import CropConfig
+from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.outputs import Evaluation, describe, evaluate_densities, image_list
 from gazecore.evaluation.selection import select_images
@@ -120,6 +122,40 @@ def measure_regions(
     return measure_run(
         run.run, open_regions(Location(str(regions))), Location(str(out)), corpus, fixations
     )
+
+
+def crop(
+    run: Results,
+    out: str | Path,
+    *,
+    aspects: Sequence[str],
+    least_scale: float = 1.0,
+    keep: float = 0.95,
+    margin: float = 0.0,
+    files: str | Path | None = None,
+) -> Cropped:
+    """Where to crop a run's images so that most of the fixations are kept: `gazecore crop`.
+
+    Args:
+        run: from `score` or `open_run`.
+        out: the Parquet file to write, a row for each image and aspect, see docs/crops.md.
+        aspects: ratios of width to height, such as `16:9`.
+        least_scale, keep, margin: see `density.crops.CropConfig`.
+        files: a folder for the pieces as files of the images' own formats; None: only the table.
+
+    Returns:
+        How many there are; `table` is what was written.
+
+    Raises:
+        InputError: a ratio or a number makes no sense, the run has no density, or a file of others
+            would be written over.
+    """
+    try:
+        config = CropConfig(least_scale, keep, margin)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    folder = None if files is None else Location(str(files))
+    return crop_run(run.run, aspects, Location(str(out)), config, folder)
 
 
 @dataclass(frozen=True)
