@@ -1,6 +1,6 @@
 """The pictures of the documents: photographs that packages ship, with their densities.
 
-python -m benchmarks.pictures       writes overlays.jpg, failures.jpg and regions.jpg into docs
+python -m benchmarks.pictures       writes overlays, failures, regions and crops (.jpg) into docs
 """
 
 from importlib.util import find_spec
@@ -27,6 +27,9 @@ REGIONS = {
     "china": {"sign": (157, 145, 150, 50), "lake": (370, 205, 110, 65)},
 }
 """Boxes (x, y, width, height) drawn by hand."""
+
+
+CROPS = ("china", "rocket")
 
 
 def strip(model: gazecore.Model, paths: list[Path]) -> Image.Image:
@@ -61,6 +64,22 @@ def with_regions(density: gazecore.Density, boxes: dict[str, tuple[int, ...]]) -
     return picture
 
 
+def with_crops(density: gazecore.Density, aspect: str) -> list[Image.Image]:
+    """A photograph with the best and the central box of a ratio, and both pieces."""
+    image = density.image
+    crop = density.crop(aspect)
+    y, x = (image.height - crop.height) // 2, (image.width - crop.width) // 2
+    boxes = [
+        (left, top, left + crop.width, top + crop.height)
+        for left, top in ((crop.x, crop.y), (x, y))
+    ]
+    marked = image.copy()
+    draw = ImageDraw.Draw(marked)
+    for box, colour in zip(boxes, ("#22d3ee", "white"), strict=True):
+        draw.rectangle(box, outline=colour, width=image.height // 80)
+    return [marked, *(image.crop(box) for box in boxes)]
+
+
 def main() -> None:
     """Write them."""
     model = gazecore.load()
@@ -73,6 +92,8 @@ def main() -> None:
     strip(model, [photos[name] for name in OVERLAYS]).save(docs / "overlays.jpg", quality=88)
     regions = [with_regions(model.predict(photos[n]), b) for n, b in REGIONS.items()]
     side_by_side(regions).save(docs / "regions.jpg", quality=88)
+    crops = [with_crops(model.predict(photos[name]), "9:16") for name in CROPS]
+    side_by_side([part for parts in crops for part in parts]).save(docs / "crops.jpg", quality=88)
     failures = [data / f"{name}.png" for name in FAILURES]
     strip(model, failures).save(docs / "failures.jpg", quality=88)
 

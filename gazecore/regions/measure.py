@@ -10,7 +10,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.density.regions import measure, ranks
 from gazecore.errors import InputError
 from gazecore.ownership import is_table_of, refuse_foreign
-from gazecore.regions.recorded import RECORDED, Recording, Recordings
+from gazecore.regions.recorded import RECORDED, CorpusScanpaths, Scanpaths
 from gazecore.regions.region import Region, Regions
 from gazecore.results.run import Run
 from gazecore.results.status import Status, run_status
@@ -126,15 +126,15 @@ def measure_run(
     refuse_foreign([out], is_table_of(REGIONS), overwrite)
     if f"{out.uri}/".startswith(f"{run.location.uri}/"):
         raise InputError("--out lies in the run, which holds its own files only: name another")
-    recordings = Recordings(corpus) if corpus else None
+    scanpaths = CorpusScanpaths(corpus) if corpus else None
     measured = Measured(out, run_status(run))
     seen: set[str] = set()
 
     def work(density: StoredDensity) -> tuple[str, list[dict[str, Any]]]:
         size = density.height, density.width
         listed = regions.of_image(density.image_id, *size)
-        recording = recordings.on(density.image_id, *size) if recordings and listed else None
-        return density.image_id, _rows(density, listed, fixations, recording) if listed else []
+        recorded = scanpaths.on(density.image_id, *size) if scanpaths and listed else None
+        return density.image_id, _rows(density, listed, fixations, recorded) if listed else []
 
     with growing_table(out, REGIONS) as write, steps("densities", measured.status.ok) as on_density:
         for image_id, rows in told(of_each_density(run, work), on_density):
@@ -156,7 +156,7 @@ def measure_run(
 
 
 def _rows(
-    density: StoredDensity, regions: list[Region], fixations: int, recording: Recording | None
+    density: StoredDensity, regions: list[Region], fixations: int, recorded: Scanpaths | None
 ) -> list[dict[str, Any]]:
     probabilities = density.probabilities()
     rows, good = [], []
@@ -171,7 +171,7 @@ def _rows(
                 "peak_x": found.peak_x, "peak_y": found.peak_y, "peak_share": found.peak_share,
                 "chance": found.chance(fixations),
             }  # fmt: skip
-            row |= recording.of(region.pixels) if recording else {}
+            row |= recorded.of(region.pixels) if recorded else {}
             good.append(row)
         rows.append(row)
     for row, rank in zip(good, ranks([row["share"] for row in good]), strict=True):

@@ -18,11 +18,11 @@ RECORDED = {
     "dwell_seconds": pa.float64(),
     "dwell_share": pa.float64(),
 }
-"""What `Recording.of` finds; docs/regions.md says what each is."""
+"""What `Scanpaths.of` finds; docs/regions.md says what each is."""
 
 
 @dataclass(frozen=True)
-class Recording:
+class Scanpaths:
     """The fixations on an image, one or more.
 
     Attributes:
@@ -62,7 +62,7 @@ class Recording:
         }
 
 
-class Recordings:
+class CorpusScanpaths:
     """A corpus's fixations by image."""
 
     def __init__(self, corpus: Corpus) -> None:
@@ -77,13 +77,13 @@ class Recordings:
             table[name].fill_null(np.nan).to_numpy() for name in ("t", "duration")
         )
 
-    def on(self, image_id: str, height: int, width: int) -> Recording | None:
+    def on(self, image_id: str, height: int, width: int) -> Scanpaths | None:
         """The fixations on an image; None where there are none, or it has another size there."""
         rows = self._rows.get(image_id)
         if rows is None or not len(rows) or self._sizes[image_id] != (height, width):
             return None
         rows = rows[np.lexsort((self._index[rows], self._viewer[rows]))]
-        return Recording(
+        return Scanpaths(
             self._points[rows], self._viewer[rows], self._index[rows], self._t[rows],
             self._duration[rows],
         )  # fmt: skip

@@ -142,14 +142,39 @@ def test_closed_forms() -> None:
     assert one.scale == pytest.approx(0.1)
 
 
-def test_the_focal_point_halves_the_fixations() -> None:
-    density = random_density(48, 64, 3)
-    x, y = focal_point(density)
-    columns, rows = density.sum(axis=0), density.sum(axis=1)
-    for at, mass in ((x * 64, columns), (y * 48, rows)):
-        whole = int(at)
-        assert mass[:whole].sum() + (at - whole) * mass[whole] == pytest.approx(0.5)
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_no_other_point_is_better_for_the_crops_around_it(
+    height: int, width: int, seed: int
+) -> None:
+    density = random_density(height, width, seed)
+
+    def kept_around(at: float, mass: np.ndarray) -> float:
+        found = []
+        for part in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+            side = max(1, round(part * len(mass)))
+            first = min(max(round(at - side / 2), 0), len(mass) - side)
+            found.append(mass[first : first + side].sum())
+        return float(np.mean(found))
+
+    for at, axis in zip(focal_point(density), (0, 1), strict=True):
+        mass = density.sum(axis=axis)
+        best = max(kept_around(i + 0.5, mass) for i in range(len(mass)))
+        assert kept_around(int(at * len(mass)) + 0.5, mass) == pytest.approx(best, abs=1e-9)
+
+
+def test_focal_points_in_closed_form() -> None:
     assert focal_point(np.full((3, 5), 1 / 15)) == pytest.approx((0.5, 0.5))
+    density = np.zeros((60, 80))
+    density[5, 75] = 1
+    assert focal_point(density) == pytest.approx((75.5 / 80, 5.5 / 60))
+    # Between two places that a crop can hold together, and at the heavier of two that it cannot.
+    density = np.zeros((60, 80))
+    density[20, 20], density[20, 40] = 0.6, 0.4
+    assert 20 <= focal_point(density)[0] * 80 <= 41
+    density = np.zeros((60, 80))
+    density[20, 0], density[20, 79] = 0.6, 0.4
+    assert focal_point(density)[0] < 0.5
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "model-card and results": (model_card, ["docs/model-card.md", "docs/results.md"]),
     "metrics": (metrics, ["docs/metrics.md"]),
     "results-format": (results_format, ["docs/results-format.md"]),
-    "regions": (regions, ["docs/regions.md"]),
+    "regions, crops": (regions, ["docs/regions.md", "docs/crops.md"]),
     "cluster": (nothing, ["docs/cluster.md"]),
 }
 
