@@ -1,6 +1,7 @@
 """The pictures of the documents: photographs that packages ship, with their densities.
 
-python -m benchmarks.pictures       writes overlays, failures, regions and crops (.jpg) into docs
+python -m benchmarks.pictures       writes overlays, failures, regions, crops and compare (.jpg) into
+                                    docs
 """
 
 from importlib.util import find_spec
@@ -29,6 +30,8 @@ REGIONS = {
 """Boxes (x, y, width, height) drawn by hand."""
 
 
+COMPARED = ("coffee", "astronaut")
+"""Those of the photographs on which `default` and `paper` differ most."""
 CROPS = ("china", "rocket")
 
 
@@ -94,6 +97,9 @@ def main() -> None:
     side_by_side(regions).save(docs / "regions.jpg", quality=88)
     crops = [with_crops(model.predict(photos[name]), "9:16") for name in CROPS]
     side_by_side([part for parts in crops for part in parts]).save(docs / "crops.jpg", quality=88)
+    paper = gazecore.load("paper")
+    both = [m.predict(photos[n]).overlay(legend=False) for n in COMPARED for m in (model, paper)]
+    side_by_side(both).save(docs / "compare.jpg", quality=88)
     failures = [data / f"{name}.png" for name in FAILURES]
     strip(model, failures).save(docs / "failures.jpg", quality=88)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gazecore.comparison.outputs import Comparison, compare_runs
 from gazecore.corpus.schema import Corpus
 from gazecore.crops.measure import Cropped, crop_run
 from gazecore.density.crops import CropConfig
@@ -156,6 +157,37 @@ def crop(
         raise InputError(str(error)) from error
     folder = None if files is None else Location(str(files))
     return crop_run(run.run, aspects, Location(str(out)), config, folder)
+
+
+def compare(
+    first: Results,
+    second: Results,
+    out: str | Path,
+    *,
+    match: str | Path | None = None,
+    corpus: Corpus | None = None,
+    metrics: tuple[Metric, ...] = METRICS,
+    sigma: float = EvaluationConfig.sigma,
+) -> Comparison:
+    """How two runs differ: what `gazecore compare` does.
+
+    Args:
+        first, second: from `score` or `open_run`: of two models, or of two versions of images.
+        out: the folder for the tables and the page, see docs/compare.md.
+        match: a table of pairs with the columns `a` and `b`, image ids of both runs; None: images
+            of one image_id are compared.
+        corpus: from `load_corpus`: both runs are judged by its fixations too.
+        metrics, sigma: as `evaluate` takes them.
+
+    Returns:
+        `summary` has the averages, `images` and `metrics` are tables of every value.
+
+    Raises:
+        InputError: the runs have no image in common, or `out` holds other things.
+    """
+    table = None if match is None else Location(str(match))
+    config = EvaluationConfig(metrics, sigma)
+    return compare_runs(first.run, second.run, Location(str(out)), table, corpus, config)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "judge a model, or a run, by recorded fixations",
     "regions": "how much of the fixations falls on boxes, polygons and masks",
     "crop": "where to crop images so that most of the fixations are kept",
+    "compare": "how two runs differ: two models, or two versions of images",
     "export": "densities or a corpus for other programs: pysaliency's HDF5, PNG maps",
     "models": "what a model bundle holds",
     "ingest": "import recorded fixations as a corpus",

@@ -12,7 +12,7 @@ from gazecore.errors import InputError
 from gazecore.ownership import is_table_of, refuse_foreign
 from gazecore.results.run import Run
 from gazecore.results.status import Status, run_status
-from gazecore.results.stream import StoredDensity, of_each_density
+from gazecore.results.stream import StoredDensity, of_each, stored_densities
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
 from gazecore.tables import growing_table, required
@@ -117,7 +117,7 @@ def crop_run(
         return _rows(density, ratios, config, pieces)
 
     with growing_table(out, CROPS) as write, steps("densities", cropped.status.ok) as on_density:
-        for rows in told(of_each_density(run, work), on_density):
+        for rows in told(of_each(stored_densities(run), work), on_density):
             cropped.add(rows)
             write(rows)
     return cropped

@@ -14,7 +14,7 @@ from gazecore.regions.recorded import RECORDED, CorpusScanpaths, Scanpaths
 from gazecore.regions.region import Region, Regions
 from gazecore.results.run import Run
 from gazecore.results.status import Status, run_status
-from gazecore.results.stream import StoredDensity, of_each_density
+from gazecore.results.stream import StoredDensity, of_each, stored_densities
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
 from gazecore.tables import growing_table, required
@@ -137,7 +137,7 @@ def measure_run(
         return density.image_id, _rows(density, listed, fixations, recorded) if listed else []
 
     with growing_table(out, REGIONS) as write, steps("densities", measured.status.ok) as on_density:
-        for image_id, rows in told(of_each_density(run, work), on_density):
+        for image_id, rows in told(of_each(stored_densities(run), work), on_density):
             if rows:
                 seen.add(image_id)
                 measured.add(rows)

@@ -513,7 +513,7 @@ def test_few_densities_are_held_at_a_time(scored: Run, monkeypatch: pytest.Monke
         return density.image_id
 
     taken = []
-    for image_id in stream.of_each_density(scored, work):
+    for image_id in stream.of_each(stream.stored_densities(scored), work):
         taken.append(image_id)
         assert len(begun) <= len(taken) + 4
     assert taken == [i for i, _ in Results(scored).densities()]
