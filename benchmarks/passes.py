@@ -3,7 +3,7 @@
     python -m benchmarks.passes RUN [--images 10000]
 
 A run of so many images is made of RUN's densities, again and again, in shards of 256. Four boxes an
-image are measured, and crops of 16:9 and 1:1 found.
+image are measured, crops of 16:9 and 1:1 found, and the run is compared with itself.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import gazecore
 from benchmarks.environment import report
 from benchmarks.stream import MAX_GROWTH, resident
+from gazecore.comparison.outputs import compare_runs
 from gazecore.crops.measure import crop_run
 from gazecore.images.listing import listing_of
 from gazecore.regions.files import open_regions
@@ -99,10 +100,11 @@ def main() -> None:
         boxes = {side: values * arguments.images for side, values in sides.items()}
         pq.write_table(pa.table({"image_id": ids, **boxes}), f"{name}/boxes.parquet")
         regions = open_regions(Location(f"{name}/boxes.parquet"))
-        out = Location(f"{name}/out.parquet"), Location(f"{name}/crops.parquet")
+        out = [Location(f"{name}/{o}") for o in ("out.parquet", "crops.parquet", "compared")]
         passes: dict[str, Callable[[Memory], int]] = {
             "regions": lambda m: measure_run(run, regions, out[0], steps=m).images,
             "crops": lambda m: crop_run(run, ["16:9", "1:1"], out[1], steps=m).images,
+            "compare": lambda m: compare_runs(run, run, out[2], steps=m).summary["images"],
         }
         for title, act in passes.items():
             memory, begin = Memory(), time.perf_counter()

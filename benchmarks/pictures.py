@@ -1,7 +1,7 @@
 """The pictures of the documents: photographs that packages ship, with their densities.
 
-python -m benchmarks.pictures       writes overlays, failures, regions, crops and compare (.jpg) into
-                                    docs
+python -m benchmarks.pictures       writes overlays.jpg, failures.jpg, regions.jpg, crops.jpg and
+                                    compare.jpg into docs
 """
 
 from importlib.util import find_spec

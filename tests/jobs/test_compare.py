@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import boto3
 import pytest
 
 from gazecore.model.deepgaze import DeepGaze
@@ -49,6 +50,23 @@ def test_with_fixations(gazecore_here: Command, tmp_path: Path) -> None:
     assert "judged 2 images" in shown
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert list(summary["metrics"]) == ["auc", "nss"]
+
+
+def test_onto_s3(
+    gazecore_here: Command, s3_server: dict[str, str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="compared")
+    before = set(tmp_path.rglob("*"))
+    for _ in range(2):  # what it wrote, it replaces there too
+        done = gazecore_here("compare", "a", "b", "--out", "s3://compared/out")
+        assert (done.returncode, done.stderr) == (0, "")
+    assert set(tmp_path.rglob("*")) == before
+    keys = [item["Key"] for item in client.list_objects_v2(Bucket="compared")["Contents"]]
+    assert keys == [f"out/{name}" for name in ("images.parquet", "report.html", "summary.json")]
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,17 @@ def regions() -> None:
     Image.fromarray(np.eye(60, 80, dtype=np.uint8)).save("masks/1002.png")
 
 
+def compare() -> None:
+    osie(Path("path/to/osie"), 1001)
+    photos(Path("photos"))
+    command("ingest", "osie", "path/to/osie", "--out", "corpus")
+    command("score", "path/to/osie/stimuli", "--out", "corpus-run")
+    command("score", "path/to/osie/stimuli", "--model", "paper", "--out", "corpus-paper-run")
+    shutil.copytree("corpus-run", "old-run")
+    shutil.copytree("corpus-run", "new-run")
+    Path("pages.csv").write_text("a,b\n1001.jpg,1002.jpg\n1003.jpg,1003.jpg\n")
+
+
 def nothing() -> None: ...
 
 
@@ -153,6 +164,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "metrics": (metrics, ["docs/metrics.md"]),
     "results-format": (results_format, ["docs/results-format.md"]),
     "regions, crops": (regions, ["docs/regions.md", "docs/crops.md"]),
+    "compare": (compare, ["docs/compare.md"]),
     "cluster": (nothing, ["docs/cluster.md"]),
 }
 
