@@ -12,8 +12,10 @@ from typing import Any
 from PIL import Image, JpegImagePlugin
 
 from gazecore.errors import DecodeError, one_line
+from gazecore.images.colours import transparent
 from gazecore.images.decode import opened, turn_of
 from gazecore.images.formats import FORMATS, Limits
+from gazecore.images.metadata import Bare
 from gazecore.ownership import MADE_BY
 from gazecore.storage import Location
 
@@ -54,7 +56,9 @@ def cut(
                 f"it is {upright.width}x{upright.height} now, and was {width}x{height} when it was "
                 "scored"
             )
-        options = _options(image, data)
+        if file.is_inverted or file.is_unsigned:
+            raise DecodeError("TIFFs of inverted or of unsigned 32-bit samples are not cut")
+        options = _options(image, file, data)
         format = "BMP" if image.format == "DIB" else image.format or "PNG"
         parts = []
         for box in boxes:
@@ -82,7 +86,7 @@ def was_cut(location: Location) -> bool:
         return False
 
 
-def _options(image: Image.Image, data: bytes) -> dict[str, Any]:
+def _options(image: Image.Image, file: Bare, data: bytes) -> dict[str, Any]:
     """How a part of it is saved as it was."""
     options: dict[str, Any] = {}
     exif = Image.Exif()
@@ -107,7 +111,7 @@ def _options(image: Image.Image, data: bytes) -> dict[str, Any]:
     if image.format in ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "TIFF"):
         options |= {"exif": exif, "icc_profile": _profile(data)}
     if "transparency" in image.info:
-        options["transparency"] = image.info["transparency"]
+        options["transparency"] = transparent(image, file)
     return options
 
 

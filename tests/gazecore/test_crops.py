@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from gazecore.density.crops import (
     largest,
     ratio_of,
 )
-from gazecore.errors import DecodeError, InputError, TooLarge
+from gazecore.errors import DecodeError, ImageError, InputError, TooLarge
 from gazecore.images.cut import cut, was_cut
+from gazecore.images.decode import decode
 from gazecore.images.formats import Limits
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.reader import Results
@@ -272,6 +275,65 @@ def test_a_piece_is_upright(format: str, orientation: int) -> None:
     found, expected = (np.asarray(i.convert("RGB")).astype(int) for i in (image, upright.crop(box)))
     assert found.shape == expected.shape
     assert np.abs(found - expected).mean() < (0 if format in ("PNG", "TIFF") else 3) + 1e-9
+
+
+@pytest.mark.parametrize("bits", [2, 4, 16])
+def test_a_transparent_colour_stays_transparent(bits: int) -> None:
+    """Of PNGs whose samples Pillow scales to 8 bits."""
+    gray = (
+        np.arange(64, dtype=np.uint16).reshape(8, 8) % min(2**bits, 16) * (1000 if bits > 8 else 1)
+    )
+    colour = 2 if bits == 16 else 0
+    samples = np.repeat(gray, 3, axis=1) if colour else gray
+    if bits < 8:
+        parts = samples.reshape(8, -1, 8 // bits)
+        weights = 2 ** (bits * np.arange(8 // bits - 1, -1, -1))
+        rows = (parts * weights).sum(axis=-1).astype(np.uint8)
+    else:
+        rows = samples.astype(">u2").view(np.uint8)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    key = int(gray[0, 2])
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, colour, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", key) * (3 if colour else 1)),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    whole = np.asarray(decode(data))
+    assert (whole == 255).all(axis=-1).any()  # shown on white
+    [piece] = cut(data, (8, 8), [(1, 0, 7, 5)])
+    assert np.array_equal(np.asarray(decode(piece)), whole[:5, 1:7])
+
+
+def test_samples_whose_meaning_would_change_are_refused() -> None:
+    values = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8))
+    inverted = encoded(values, "TIFF", tiffinfo={262: 0})
+    with pytest.raises(DecodeError, match="inverted"):
+        cut(inverted, (8, 8), [(0, 0, 4, 4)])
+
+
+@pytest.mark.corpora
+def test_every_hostile_image_that_can_be_read_is_cut_or_refused(shared: Path) -> None:
+    cuts = 0
+    for path in sorted((shared / "hostile").iterdir()):
+        data = path.read_bytes()
+        try:
+            image = decode(data)
+        except ImageError:
+            continue
+        width, height = image.size
+        box = (0, 0, max(1, width * 2 // 3), max(1, height // 2))
+        try:
+            [piece] = cut(data, (height, width), [box])
+        except ImageError:
+            continue
+        assert decode(piece).size == box[2:], path.name
+        cuts += 1
+    assert cuts > 70
 
 
 def test_an_image_that_is_another_by_now_or_none_is_refused() -> None:
