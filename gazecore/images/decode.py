@@ -73,9 +73,9 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
         DecodeError: it is not an image that can be read, or takes more passes over its pixels than
             any encoder makes.
     """
-    with _opened(data, limits) as (image, file):
+    with opened(data, limits) as (image, file):
         image.load()
-        turn = _turn(image, file)
+        turn = turn_of(image, file)
         shown = to_rgb(image, file)
         del image  # its memory, of a large one
         return shown if turn is None else shown.transpose(turn)
@@ -102,7 +102,7 @@ def to_network(
         TooLarge, DecodeError: as `decode`; TooLarge also if the network's input is too large,
             which only `native` can cause.
     """
-    with _opened(data, limits) as (image, file):
+    with opened(data, limits) as (image, file):
         width, height = image.size
         _refuse_large_input(height, width, display_size)
         size = network_size(height, width, display_size)
@@ -114,7 +114,7 @@ def to_network(
             smaller = (max(1, width // part), max(1, height // part))
             image.draft(None, smaller)  # formats other than JPEG know no such
             image.load()
-        turn = _turn(image, file)
+        turn = turn_of(image, file)
         if found is None:
             if pixels is None:
                 shown = to_rgb(image, file)
@@ -190,7 +190,7 @@ def _jpeg_pixels(image: Image.Image, file: Bare, part: int) -> np.ndarray | None
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
+def opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
     """An image within the caps, not decoded yet; of large ones one at a time is in the block.
 
     What goes wrong in the block is what `decode` raises.
@@ -235,7 +235,7 @@ def _opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
         raise DecodeError(one_line(error)) from error
 
 
-def _turn(image: Image.Image, file: Bare) -> Image.Transpose | None:
+def turn_of(image: Image.Image, file: Bare) -> Image.Transpose | None:
     """What makes an image upright."""
     return _TURNS.get(_orientation(image) if file.orientation is None else file.orientation)
 
