@@ -38,6 +38,7 @@ def score(
     out: str | Path,
     *,
     model: str = DEFAULT,
+    centerbias: str | None = None,
     backbone_weights: str | None = None,
     display_size: DisplaySize | None = None,
     density_factor: int = DEFAULT_FACTOR,
@@ -55,7 +56,7 @@ def score(
     Args:
         source: a folder, prefix, glob, image or list, local or any fsspec URI.
         out: the run directory to write or continue.
-        model, backbone_weights, display_size: as `load` takes them.
+        model, centerbias, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
         shard_size, limit, retry_failed: as `ScoringOptions` has them.
         executor: what computes: this process, without Ray, or `cluster.driver.at(ADDRESS)`.
@@ -67,6 +68,7 @@ def score(
     """
     options = ScoringOptions(
         model,
+        centerbias,
         backbone_weights,
         shard_size,
         display_size,

@@ -22,6 +22,7 @@ from gazecore.images.formats import Limits
 from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import DEFAULT
+from gazecore.prior import with_centerbias
 from gazecore.view.overlay import draw_overlay
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -275,6 +276,7 @@ def load(
     device: str = "auto",
     backbone_weights: str | None = None,
     display_size: DisplaySize | None = None,
+    centerbias: str | None = None,
 ) -> Model:
     """Load a model.
 
@@ -285,12 +287,14 @@ def load(
             or a URI; None: the package that ships them.
         display_size: longer side at which images are shown to the model, `1024` or `native`; None:
             what it was trained at.
+        centerbias: instead of the model's own: `uniform`, a corpus, a bundle, or a .npy file of a
+            log density; see `prior.with_centerbias`.
 
     Raises:
         InputError: there is no such model.
         BundleError: it is damaged, or was trained on other weights.
     """
-    bundle = load_bundle(str(model))
+    bundle = with_centerbias(load_bundle(str(model)), centerbias)
     deepgaze = DeepGaze.load(bundle, device=device, backbone_source=backbone_weights)
     return Model(str(model), deepgaze, display_size or bundle.display_size)
 
