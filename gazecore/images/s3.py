@@ -86,8 +86,10 @@ class Bucket:
         names = ("access_key_id", "secret_access_key", "token")
         return {**dict(zip(names, found, strict=True)), "expires_at": expires}
 
-    def read(self, key: str, end: int) -> bytes:
-        """The first `end` bytes of an object. Raises all kinds of errors."""
+    def read(self, key: str, end: int, start: int | None = None) -> bytes:
+        """An object's bytes before `end`, all or from `start`. Raises all kinds of errors."""
+        if start is not None:
+            return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
         found = obstore.get(self._store, key)
         if found.meta["size"] > end:
             return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
@@ -98,14 +100,17 @@ _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
 
 
-def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
-    """The first `end` bytes of an object.
+def read(
+    fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int | None = None
+) -> bytes:
+    """An object's bytes before `end`.
 
     Args:
         fs: an `s3fs.S3FileSystem`.
         path: bucket and key.
         end: bytes.
         by_s3fs: reads it the other way.
+        start: the first byte wanted, of an object that has it; None: from the begin, however few.
 
     Raises:
         OSError: trouble that may pass.
@@ -124,7 +129,7 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
                 bucket = _buckets.setdefault((id(fs), name), made)
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
-            data = bucket.read(key, end)
+            data = bucket.read(key, end, start)
             bucket.failed = 0
             return data
     except GenericError as error:

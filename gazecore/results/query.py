@@ -3,30 +3,32 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-from fsspec.implementations.dirfs import DirFileSystem
 
-from gazecore.cores import cores
 from gazecore.errors import InputError, one_line
+from gazecore.results.database import confine, database, parquet
+from gazecore.results.objects import list_files
 from gazecore.results.run import Run
+from gazecore.storage import Location
 
 VIEWS = ("scores", "densities", "plan")
 
-_CLOSED: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    "allow_community_extensions": False,
-    "python_enable_replacements": False,
-}
-
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
+_EXPLAIN = re.compile(r"(\s|--.*\n|/\*(.|\n)*?\*/)*EXPLAIN\b(\s*ANALYZE\b|\s*\([^)]*\))?", re.I)
 
-def query(run: Run, sql: str) -> pa.Table:
+
+_READERS = {
+    "csv": "read_csv", "tsv": "read_csv", "parquet": "read_parquet",
+    "json": "read_json", "jsonl": "read_json", "ndjson": "read_json",
+}  # fmt: skip
+
+
+def query(run: Run, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
     """Run one query over the views `scores`, `densities` and `plan`.
 
     Only statements that read are taken, and they see no other file, of this machine or of any
@@ -35,24 +37,28 @@ def query(run: Run, sql: str) -> pa.Table:
 
     Args:
         run: finished or not, on local disk or on any fsspec storage.
-        sql: one SELECT in DuckDB's SQL (or DESCRIBE, SUMMARIZE, SHOW).
+        sql: one SELECT in DuckDB's SQL (or VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW), or EXPLAIN
+            before one.
+        joined: more tables by their names: paths or URIs of CSV, TSV, Parquet or JSON files. Each
+            is read once, before the query; its column `image_id`, if it has one, as text.
 
     Raises:
         InputError: the SQL is wrong or would write, a file is damaged, or nothing has been scored.
     """
-    for view in VIEWS:
-        if not any(name.endswith(".parquet") for name in (run.location / view).names()):
+    for name in joined:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() in VIEWS:
+            raise InputError(f"a table of your own cannot be called {name!r}: use another word")
+    folders = {view: list_files(run.location / view) for view in VIEWS}
+    for view, files in folders.items():
+        if not files:
             raise InputError(f"{run.location.uri}/{view} holds nothing yet")
-    with (
-        tempfile.TemporaryDirectory(prefix="gazecore-query-") as folder,
-        duckdb.connect(config=_CLOSED | {"threads": cores(), "temp_directory": folder}) as db,
-    ):
-        root = run.location.uri
-        if not run.location.is_local:
-            db.register_filesystem(_RunAlone(run.location.path, run.location.fs))
-            root = f"{_RunAlone.protocol}://{_RunAlone.root}"
+    with database(folders) as db:
         try:
-            _confine(db, root)
+            for view in VIEWS:
+                db.execute(f"CREATE VIEW {view} AS FROM {parquet(view)}")
+            for name, uri in joined.items():
+                _load(db, name, Location(uri))
+            confine(db)
             if not _only_reads(db, sql):
                 raise InputError("a query is one SELECT: run directories are only read")
             return db.sql(sql).to_arrow_table()
@@ -60,42 +66,48 @@ def query(run: Run, sql: str) -> pa.Table:
             raise InputError(f"the query failed: {one_line(error)}") from error
 
 
-class _RunAlone(DirFileSystem):  # type: ignore[misc]
-    """A directory of any storage, under a name of its own: the storage itself has none here, so
-    that no path leads to anything else of it."""
-
-    protocol = "gazecore-run"
-    root = "run"
-
-    def _join(self, path: Any) -> Any:
-        inside = str(path).removeprefix(f"{self.protocol}://").removeprefix(f"{self.root}/")
-        if ".." in inside.split("/"):
-            raise PermissionError(f"{path} is not of the run")
-        return super()._join(inside)
-
-    def _relpath(self, path: Any) -> Any:
-        found = super()._relpath(path)  # of several, by this for each
-        return f"{self.root}/{found}" if isinstance(path, str) else found
-
-
-def _confine(db: duckdb.DuckDBPyConnection, uri: str) -> None:
-    """Make the views, and close everything but the run's directory, on whatever storage."""
-    # What glob patterns mean in the directory's own name is escaped; DuckDB compares both ways.
-    pattern, literal = (
-        text.replace("'", "''") for text in (re.sub(r"([\[*?])", r"[\1]", uri), uri)
-    )
-    for view in VIEWS:
-        files = f"read_parquet('{pattern}/{view}/*.parquet')"
-        db.execute(f"CREATE VIEW {view} AS SELECT * FROM {files}")
-    db.execute(f"SET allowed_directories = ['{literal}/', '{pattern}/']")
-    db.execute("SET enable_external_access = false")
-    db.execute("SET lock_configuration = true")
+def _load(db: duckdb.DuckDBPyConnection, name: str, location: Location) -> None:
+    """Make a table of a file."""
+    suffix = re.sub(r"\.(gz|zst)$", "", location.path.lower()).rpartition(".")[2]
+    if suffix not in _READERS:
+        raise InputError(f"{location.uri} is none of {', '.join(sorted(_READERS))}")
+    with tempfile.TemporaryDirectory(prefix="gazecore-query-") as folder:
+        path = location.path
+        if not location.is_local:
+            path = f"{folder}/{path.rpartition('/')[2]}"
+            try:
+                location.fs.get_file(location.path, path)
+            except FileNotFoundError:
+                raise InputError(f"{location.uri} is not there") from None
+        # What glob patterns mean is escaped.
+        path = re.sub(r"([\[*?])", r"[\1]", path).replace("'", "''")
+        arguments = f"'{path}'"
+        try:
+            columns = db.sql(f"FROM {_READERS[suffix]}({arguments})").columns
+            [ids] = [c for c in columns if c.lower() == "image_id"] or [""]
+            if ids and _READERS[suffix] == "read_csv":  # 007 is no number there
+                arguments += f", types = {{'{ids}': 'VARCHAR'}}"
+            as_text = f"REPLACE ({ids}::VARCHAR AS {ids})" if ids else ""
+            source = f"{_READERS[suffix]}({arguments})"
+            db.execute(f'CREATE TABLE "{name}" AS SELECT * {as_text} FROM {source}')
+        except duckdb.Error as error:
+            raise InputError(
+                f"{location.uri} is not a readable table: {one_line(error)}"
+            ) from error
 
 
 def _only_reads(db: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Whether `sql` is one statement all of whose parts read: a SELECT may hold a COPY."""
-    if len(db.extract_statements(sql)) != 1:
+    """Whether `sql` is one statement all of whose parts read: a SELECT may hold a COPY.
+
+    It is for the message: what is not seen here finds nothing that it could write to.
+    """
+    statements = db.extract_statements(sql)
+    if len(statements) != 1:
         return False
+    if explained := _EXPLAIN.match(sql):
+        return _only_reads(db, sql[explained.end() :])
+    if statements[0].type == duckdb.StatementType.MULTI:
+        return True  # a PIVOT whose columns are looked up first, which has no parsed form
     [(text,)] = db.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     tree = json.loads(text)
     return not tree["error"] and set(_nodes(tree)) <= _READING

@@ -45,11 +45,11 @@ class Results:
         """Scores of all shards that are done, a row per image, schema SCORES."""
         return self.read_scores()
 
-    def query(self, sql: str) -> pa.Table:
+    def query(self, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
         """The answer to a question in SQL; see `results.query.query`."""
         from gazecore.results.query import query
 
-        return query(self.run, sql)
+        return query(self.run, sql, joined)
 
     def read_scores(self, columns: list[str] | None = None) -> pa.Table:
         """Scores of all shards that are done, or some of their columns."""

@@ -258,14 +258,40 @@ def test_a_number_that_is_none_is_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_wide_answer_shows_what_fits_and_says_how_to_see_the_rest(
+def test_a_wide_answer_shows_every_value(
     finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    table = finished.gazecore("query", "run", "SELECT * FROM scores", "--format", "table")
-    assert "more columns: name those you want" in words(table.stdout)
-    assert "--format csv" in words(table.stdout)
-    assert "image_id" in table.stdout
+    sql = "SELECT * EXCLUDE uri FROM scores WHERE status = 'ok' ORDER BY image_id"
+    shown = finished.gazecore("query", "run", sql, "--format", "table").stdout
+    asked = finished.gazecore("query", "run", sql, "--format", "json").stdout
+    rows = [json.loads(line) for line in asked.splitlines()]
+    records = shown.split("row ")[1:]
+    assert len(records) == len(rows) == 10
+    for record, row in zip(records, rows, strict=True):
+        lines = [line.split() for line in record.splitlines()[1:]]
+        assert [name for name, *_ in lines] == list(row)
+        values = {name: value for name, *value in lines}
+        assert values["image_id"] == [row["image_id"]]
+        assert float(values["peak_x"][0]) == pytest.approx(row["peak_x"], rel=1e-5)
+        assert values["error"] == []
+    assert max(map(len, shown.splitlines())) <= 80
+    plan = finished.gazecore("query", "run", f"EXPLAIN {sql}", "--format", "table").stdout
+    assert len(plan.splitlines()) > 5
+
+
+def test_a_table_of_ones_own_is_joined_by_the_command(finished: Finished) -> None:
+    ids = sorted(str(p.relative_to(finished.photos)) for p in finished.photos.rglob("*.jpg"))
+    rows = "".join(f"{i},{i[0]}\n" for i in ids)
+    (finished.folder / "labels.csv").write_text("image_id,label\n" + rows)
+    sql = "SELECT label, count(*) AS n FROM scores JOIN mine USING (image_id) GROUP BY 1 ORDER BY 1"
+    asked = finished.gazecore("query", "run", sql, "--with", "mine=labels.csv")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.splitlines() == ['"label","n"', '"a",5', '"b",5']
+    for wrong in ("labels.csv", "mine=", "scores=labels.csv", "mine=nothing.csv"):
+        refused = finished.gazecore("query", "run", sql, "--with", wrong)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
