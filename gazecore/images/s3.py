@@ -86,23 +86,23 @@ class Bucket:
         names = ("access_key_id", "secret_access_key", "token")
         return {**dict(zip(names, found, strict=True)), "expires_at": expires}
 
-    def read(self, key: str, end: int, start: int | None = None) -> bytes:
-        """An object's bytes before `end`, all or from `start`. Raises all kinds of errors."""
-        if start is not None:
-            return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
+    def read(self, key: str, end: int) -> bytes:
+        """The first `end` bytes of an object. Raises all kinds of errors."""
         found = obstore.get(self._store, key)
         if found.meta["size"] > end:
             return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
         return found.bytes().to_bytes()
+
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end` of an object that has them. Raises as `read`."""
+        return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
 
 
 _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
 
 
-def read(
-    fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int | None = None
-) -> bytes:
+def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int = 0) -> bytes:
     """An object's bytes before `end`.
 
     Args:
@@ -110,7 +110,7 @@ def read(
         path: bucket and key.
         end: bytes.
         by_s3fs: reads it the other way.
-        start: the first byte wanted, of an object that has it; None: from the begin, however few.
+        start: the first byte that is wanted; if it is not 0, of an object that has all of them.
 
     Raises:
         OSError: trouble that may pass.
@@ -129,7 +129,7 @@ def read(
                 bucket = _buckets.setdefault((id(fs), name), made)
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
-            data = bucket.read(key, end, start)
+            data = bucket.read_range(key, start, end) if start else bucket.read(key, end)
             bucket.failed = 0
             return data
     except GenericError as error:

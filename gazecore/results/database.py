@@ -87,7 +87,7 @@ class _Files(AbstractFileSystem):  # type: ignore[misc]
     def size(self, path: str) -> int:
         """Bytes."""
         folder, name = self._known(path)
-        return folder.files[name].size
+        return folder.size(name)
 
     def modified(self, path: str) -> datetime:
         """The same for all: none of them changes while this is used."""

@@ -22,7 +22,10 @@ WHOLE = 2**20
 """Bytes of a file that is read by one request, whatever is wanted of it; larger ones by ranges."""
 
 _AHEAD = 2 * READERS
-_HELD = 2 * _AHEAD
+"""Small files that are fetched before they are asked for, and that are kept for a second look."""
+
+_VERSION = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "created")
+"""What storages tell in their listings of a file's version, the most telling first."""
 
 
 class Object(Location):
@@ -33,21 +36,15 @@ class Object(Location):
 
     def read_bytes(self) -> bytes:
         """The whole file. Raises FileNotFoundError, or OSError for what is no file."""
-        if self.is_local:
-            return super().read_bytes()
-        return self.read_range(None, None)
+        return super().read_bytes() if self.is_local else self.read_range(0, None)
 
-    def read_range(self, start: int | None, end: int | None) -> bytes:
-        """Some bytes of a file.
+    def read_range(self, start: int, end: int | None) -> bytes:
+        """Some bytes of a file that is not on this machine.
 
         Args:
-            start: the first, None for 0.
+            start: the first.
             end: the one after the last, None for the file's end.
         """
-        if self.is_local:
-            with open(self.path, "rb") as file:
-                file.seek(start or 0)
-                return file.read(-1 if end is None else end - (start or 0))
         for attempt in stamina.retry_context(on=_may_pass, attempts=READS):
             with attempt:
                 if isinstance(self.fs, S3FileSystem):
@@ -56,8 +53,8 @@ class Object(Location):
                 return self._cat(start, end)
         raise AssertionError
 
-    def _cat(self, start: int | None, end: int | None) -> bytes:
-        data: bytes = self.fs.cat_file(self.path, start=start, end=end)
+    def _cat(self, start: int, end: int | None) -> bytes:
+        data: bytes = self.fs.cat_file(self.path, start=start or None, end=end)
         return data
 
 
@@ -74,11 +71,13 @@ class File:
         name: in its folder.
         object: where it is.
         size: bytes.
+        version: ETag, or when it was written; empty where the storage does not say.
     """
 
     name: str
     object: Object
     size: int
+    version: str = ""
 
 
 def list_files(folder: Location) -> list[File]:
@@ -92,7 +91,9 @@ def list_files(folder: Location) -> list[File]:
     for entry in entries:
         name = entry["name"].rsplit("/", 1)[-1]
         if name.endswith(".parquet") and entry["type"] == "file":
-            files.append(File(name, Object(folder / name), int(entry["size"])))
+            said = (entry[key] for key in _VERSION if entry.get(key) is not None)
+            size, version = int(entry["size"]), str(next(said, ""))
+            files.append(File(name, Object(folder / name), size, version))
     return sorted(files, key=lambda file: file.name)
 
 
@@ -110,35 +111,61 @@ class Folder:
         self._place = {file.name: place for place, file in enumerate(files)}
         self._pool = pool
         self._lock = threading.Lock()
-        self._fetched: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._coming: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._recent: OrderedDict[int, Future[bytes]] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._asked, self._furthest = 0, -1
 
     def open(self, name: str) -> Any:
         """A file, to be read and sought in. Raises LookupError where there is none."""
         file = self.files[name]
-        is_whole = file.size <= WHOLE and not file.object.is_local
-        return io.BytesIO(self._read(name)) if is_whole else _Ranges(file)
+        if file.size <= WHOLE:
+            data = self._read(name)
+            self._sizes[name] = len(data)
+            return io.BytesIO(data)
+        return _Here(file.object.path) if file.object.is_local else _Ranges(file)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file that was opened: a shard may have been replaced since it was listed."""
+        return self._sizes.get(name, self.files[name].size)
 
     def _read(self, name: str) -> bytes:
         place = self._place[name]
         with self._lock:
-            if place > self._furthest:
-                self._furthest = place
-                self._asked += 1
-            ahead = min(_AHEAD, 4 * (self._asked - 1))
-            for number in range(place, min(place + ahead + 1, len(self._ordered))):
-                file = self._ordered[number]
-                if number not in self._fetched and (number == place or file.size <= WHOLE):
-                    self._fetched[number] = self._pool.submit(file.object.read_bytes)
-            self._fetched.move_to_end(place)
-            fetched = self._fetched[place]
-            while len(self._fetched) > _HELD:
-                self._fetched.popitem(last=False)
+            fetched = self._coming.pop(place, None) or self._recent.get(place)
+            if fetched is None:
+                fetched = self._fetch(self.files[name])
+            self._recent[place] = fetched
+            self._recent.move_to_end(place)
+            while len(self._recent) > _AHEAD:
+                self._recent.popitem(last=False)
+            if not self.files[name].object.is_local:
+                self._fetch_ahead(place)
         return fetched.result()
+
+    def _fetch(self, file: File) -> Future[bytes]:
+        if not file.object.is_local:
+            return self._pool.submit(file.object.read_bytes)
+        fetched = Future[bytes]()  # which is sooner done than handed to another thread
+        fetched.set_result(file.object.read_bytes())
+        return fetched
+
+    def _fetch_ahead(self, place: int) -> None:
+        if place > self._furthest:
+            self._furthest = place
+            self._asked += 1
+        ahead = min(_AHEAD, 2 * (self._asked - 1))
+        for number in range(place + 1, min(place + ahead + 1, len(self._ordered))):
+            file = self._ordered[number]
+            is_known = number in self._coming or number in self._recent
+            if not is_known and file.size <= WHOLE:
+                self._coming[number] = self._fetch(file)
+        while len(self._coming) > 2 * _AHEAD:
+            self._coming.popitem(last=False)[1].cancel()
 
 
 class _Ranges(io.RawIOBase):
-    """A file of which each read is a request. Nothing of it stays open: DuckDB closes some late."""
+    """A large file of a storage, each read of which is a request."""
 
     def __init__(self, file: File) -> None:
         super().__init__()
@@ -166,3 +193,10 @@ class _Ranges(io.RawIOBase):
         data = self._file.object.read_range(self._place, self._place + count)
         self._place += len(data)
         return data
+
+
+class _Here(io.FileIO):
+    """A large file of this machine. DuckDB leaves some to be closed by chance, which is no leak."""
+
+    def __del__(self) -> None:
+        self.close()

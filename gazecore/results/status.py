@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gazecore.errors import GazecoreError
+from gazecore.results.objects import READERS, Object
 from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES
@@ -14,8 +15,6 @@ from gazecore.shards.plan import PlanPart, plan_parts, require_plan
 from gazecore.shards.tally import OK
 from gazecore.tables import read_table
 
-READERS = 16
-"""Files that are read at the same time."""
 _FILES_HELD = 1024
 _SUMMED = 4096
 
@@ -105,7 +104,7 @@ def error_counts(
     """
 
     def count(number: int) -> Counter[str]:
-        where = planned.outcomes / shard_name(number)
+        where = Object(planned.outcomes / shard_name(number))
         errors = read_table(where, SCORES, ["error"])["error"]
         found = errors.value_counts().to_pylist()
         return Counter({row["values"] or OK: row["counts"] for row in found})
