@@ -11,6 +11,7 @@ COMMANDS = {
     "status": "how far a run is",
     "verify": "check that a run holds what it promises",
     "query": "SQL over a run",
+    "compact": "a run's rows as a few large files, for fast answers",
     "evaluate": "judge a model, or a run, by recorded fixations",
     "export": "densities or a corpus for other programs: pysaliency's HDF5, PNG maps",
     "models": "what a model bundle holds",

@@ -1,6 +1,7 @@
 """DuckDB over files of a run: it reads those, writes none, and no path leads to any other."""
 
 import fnmatch
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import duckdb
 from fsspec import AbstractFileSystem
 
 from gazecore.cores import cores
+from gazecore.errors import one_line
 from gazecore.results.objects import READERS, File, Folder
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -22,10 +24,13 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 _PROTOCOL = "gazecore-run"
+_RAISED = re.compile(r"[\w.]+(: |$)")
 
 
 @contextmanager
-def database(folders: Mapping[str, Sequence[File]]) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(
+    folders: Mapping[str, Sequence[File]], **settings: str
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory in which `parquet(NAME)` are the files of each folder.
 
     What does not fit in memory is spilled to a temporary directory. Everything else is open until
@@ -33,11 +38,14 @@ def database(folders: Mapping[str, Sequence[File]]) -> Iterator[duckdb.DuckDBPyC
 
     Args:
         folders: by a name that is an identifier.
+        settings: more of DuckDB's.
     """
     with (
         tempfile.TemporaryDirectory(prefix="gazecore-query-") as spilled,
         ThreadPoolExecutor(READERS) as pool,
-        duckdb.connect(config=CONFIG | {"threads": cores(), "temp_directory": spilled}) as db,
+        duckdb.connect(
+            config=CONFIG | {"threads": cores(), "temp_directory": spilled} | settings
+        ) as db,
     ):
         try:
             db.register_filesystem(_Files(folders, pool))
@@ -56,6 +64,14 @@ def confine(db: duckdb.DuckDBPyConnection) -> None:
     db.execute(f"SET allowed_directories = ['{_PROTOCOL}://']")
     db.execute("SET enable_external_access = false")
     db.execute("SET lock_configuration = true")
+
+
+def said(error: duckdb.Error) -> str:
+    """What went wrong, on one line: of an error of the file system, not how it came up here."""
+    text = str(error)
+    if text.startswith("Traceback"):
+        text = next(filter(_RAISED.match, text.splitlines()), text)
+    return one_line(Exception(text))
 
 
 class _Files(AbstractFileSystem):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """A run's files on their storage: listed, and many of them read at the same time."""
 
 import io
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -123,7 +124,7 @@ class Folder:
             data = self._read(name)
             self._sizes[name] = len(data)
             return io.BytesIO(data)
-        return _Here(file.object.path) if file.object.is_local else _Ranges(file)
+        return opened(file)
 
     def size(self, name: str) -> int:
         """Bytes of a file that was opened: a shard may have been replaced since it was listed."""
@@ -164,12 +165,23 @@ class Folder:
             self._coming.popitem(last=False)[1].cancel()
 
 
-class _Ranges(io.RawIOBase):
-    """A large file of a storage, each read of which is a request."""
+def opened(file: File) -> io.RawIOBase:
+    """A file of which only what is wanted is read. Use as a context manager, or let go of it."""
+    return _Opened(file)
+
+
+class _Opened(io.RawIOBase):
+    """DuckDB seeks and reads by several threads in one file, as if nothing could come between the
+    two: so each thread has a place of its own."""
 
     def __init__(self, file: File) -> None:
         super().__init__()
-        self._file, self._place = file, 0
+        self._object, self._size = file.object, file.size
+        self._descriptor: int | None = None
+        if self._object.is_local:
+            self._descriptor = os.open(self._object.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._size = os.fstat(self._descriptor).st_size
+        self._own = threading.local()
 
     def readable(self) -> bool:
         return True
@@ -178,25 +190,27 @@ class _Ranges(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._place
+        return getattr(self._own, "place", 0)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._file.size}[whence]
-        self._place = begin + offset
-        return self._place
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
+        self._own.place = begin + offset
+        return self.tell()
 
     def read(self, size: int | None = -1) -> bytes:
-        most = self._file.size - self._place
+        start, most = self.tell(), self._size - self.tell()
         count = most if size is None or size < 0 else min(size, most)
         if count <= 0:
             return b""
-        data = self._file.object.read_range(self._place, self._place + count)
-        self._place += len(data)
+        if self._descriptor is None:
+            data = self._object.read_range(start, start + count)
+        else:
+            data = os.pread(self._descriptor, count, start)
+        self._own.place = start + len(data)
         return data
 
-
-class _Here(io.FileIO):
-    """A large file of this machine. DuckDB leaves some to be closed by chance, which is no leak."""
-
-    def __del__(self) -> None:
-        self.close()
+    def close(self) -> None:
+        super().close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

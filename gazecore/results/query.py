@@ -3,15 +3,16 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from gazecore.errors import InputError, one_line
-from gazecore.results.database import confine, database, parquet
-from gazecore.results.objects import list_files
+from gazecore.errors import InputError
+from gazecore.results.compacted import TABLES, Sources, Table, sources
+from gazecore.results.database import confine, database, parquet, said
+from gazecore.results.objects import File, list_files
 from gazecore.results.run import Run
 from gazecore.storage import Location
 
@@ -21,6 +22,12 @@ _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE
 
 _EXPLAIN = re.compile(r"(\s|--.*\n|/\*(.|\n)*?\*/)*EXPLAIN\b(\s*ANALYZE\b|\s*\([^)]*\))?", re.I)
 
+
+_TRIES = 4
+_OF_THE_SQL = (
+    duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException,
+    duckdb.PermissionException,
+)  # fmt: skip
 
 _READERS = {
     "csv": "read_csv", "tsv": "read_csv", "parquet": "read_parquet",
@@ -48,22 +55,64 @@ def query(run: Run, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
     for name in joined:
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() in VIEWS:
             raise InputError(f"a table of your own cannot be called {name!r}: use another word")
-    folders = {view: list_files(run.location / view) for view in VIEWS}
-    for view, files in folders.items():
-        if not files:
-            raise InputError(f"{run.location.uri}/{view} holds nothing yet")
-    with database(folders) as db:
+    for _ in range(_TRIES - 1):
+        folders, views = _tables(run)
         try:
-            for view in VIEWS:
-                db.execute(f"CREATE VIEW {view} AS FROM {parquet(view)}")
-            for name, uri in joined.items():
-                _load(db, name, Location(uri))
-            confine(db)
-            if not _only_reads(db, sql):
-                raise InputError("a query is one SELECT: run directories are only read")
-            return db.sql(sql).to_arrow_table()
+            return _ask(folders, views, sql, joined)
         except duckdb.Error as error:
-            raise InputError(f"the query failed: {one_line(error)}") from error
+            # A shard that is mended while it is read has another footer than bytes.
+            if isinstance(error, _OF_THE_SQL) or _versions(folders) == _versions(_tables(run)[0]):
+                raise InputError(f"the query failed: {said(error)}") from error
+    try:
+        return _ask(*_tables(run), sql, joined)
+    except duckdb.Error as error:
+        raise InputError(f"the query failed: {said(error)}") from error
+
+
+def _ask(
+    folders: Mapping[str, Sequence[File]],
+    views: Mapping[str, str],
+    sql: str,
+    joined: Mapping[str, str],
+) -> pa.Table:
+    with database(folders) as db:
+        for view, rows in views.items():
+            db.execute(f"CREATE VIEW {view} AS {rows}")
+        for name, uri in joined.items():
+            _load(db, name, Location(uri))
+        confine(db)
+        if not _only_reads(db, sql):
+            raise InputError("a query is one SELECT: run directories are only read")
+        return db.sql(sql).to_arrow_table()
+
+
+def _tables(run: Run) -> tuple[dict[str, list[File]], dict[str, str]]:
+    """The run's files as they are now, in folders, and each view of them in SQL."""
+    folders, views = {"plan": list_files(run.plan)}, {"plan": f"FROM {parquet('plan')}"}
+    for table in TABLES:
+        found = sources(run, table)
+        folders |= {table: found.shards, f"{table}_parts": found.parts}
+        views[table] = rows_of(table, found)
+    for view in VIEWS:
+        if not folders[view] and not folders.get(f"{view}_parts"):
+            raise InputError(f"{run.location.uri}/{view} holds nothing yet")
+    return folders, views
+
+
+def _versions(folders: Mapping[str, Sequence[File]]) -> set[tuple[str, str, int, str]]:
+    return {(f, file.name, file.size, file.version) for f in folders for file in folders[f]}
+
+
+def rows_of(table: Table, found: Sources) -> str:
+    """A table's rows in SQL, each once; its folders are called `table` and `table`_parts."""
+    selects = []
+    if found.parts:
+        numbers = ", ".join(map(str, found.outdated))
+        outdated = f" WHERE shard NOT IN ({numbers})" if numbers else ""
+        selects.append(f"SELECT * EXCLUDE shard FROM {parquet(f'{table}_parts')}{outdated}")
+    if found.shards:
+        selects.append(f"SELECT * FROM {parquet(table)}")
+    return " UNION ALL ".join(selects)
 
 
 def _load(db: duckdb.DuckDBPyConnection, name: str, location: Location) -> None:
@@ -91,9 +140,7 @@ def _load(db: duckdb.DuckDBPyConnection, name: str, location: Location) -> None:
             source = f"{_READERS[suffix]}({arguments})"
             db.execute(f'CREATE TABLE "{name}" AS SELECT * {as_text} FROM {source}')
         except duckdb.Error as error:
-            raise InputError(
-                f"{location.uri} is not a readable table: {one_line(error)}"
-            ) from error
+            raise InputError(f"{location.uri} is not a readable table: {said(error)}") from error
 
 
 def _only_reads(db: duckdb.DuckDBPyConnection, sql: str) -> bool:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gazecore.errors import GazecoreError
+from gazecore.results.compacted import compacted_counts
 from gazecore.results.objects import READERS, Object
 from gazecore.results.rate import begin_time, commit_rate, commit_times
 from gazecore.results.run import Run
@@ -15,7 +16,7 @@ from gazecore.shards.plan import PlanPart, plan_parts, require_plan
 from gazecore.shards.tally import OK
 from gazecore.tables import read_table
 
-_FILES_HELD = 1024
+_FILES_HELD, _FEW = 1024, 32
 _SUMMED = 4096
 
 
@@ -100,8 +101,12 @@ def error_counts(
 ) -> Iterator[tuple[int, Counter[str]]]:
     """Of each of these shards that are done, how many images ended `ok`, and with each error.
 
-    Only the column that tells is decoded; a limited number of files is held.
+    Of compacted ones it is known. Of others only the column that tells is decoded, and a limited
+    number of files is held.
     """
+    known = compacted_counts(planned) if len(numbers) > _FEW else {}
+    yield from ((number, known[number]) for number in numbers if number in known)
+    numbers = [number for number in numbers if number not in known]
 
     def count(number: int) -> Counter[str]:
         where = Object(planned.outcomes / shard_name(number))
