@@ -33,6 +33,8 @@ _KEYS_LAST = timedelta(minutes=10)
 """How long keys count as good: obstore asks again five minutes before that is over, and botocore
 renews keys ten minutes before they run out."""
 
+_NO_RANGE = "non-partial response"
+
 log = logging.getLogger(__name__)
 
 
@@ -42,11 +44,12 @@ class Bucket:
     Attributes:
         failed: objects in a row that only s3fs could read.
         in_trouble: the last request of obstore met trouble, and s3fs has read nothing since.
+        has_ranges: obstore understands the server's answers to requests for a range.
     """
 
     def __init__(self, fs: Any, name: str) -> None:
         """Connect. Raises whatever s3fs raises."""
-        self.failed, self.in_trouble = 0, False
+        self.failed, self.in_trouble, self.has_ranges = 0, False, True
         self._fs = fs
         client = fs.connect()
         config: Any = {
@@ -102,15 +105,18 @@ _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
 
 
-def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int = 0) -> bytes:
+def read(
+    fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int | None = None
+) -> bytes:
     """An object's bytes before `end`.
 
     Args:
         fs: an `s3fs.S3FileSystem`.
         path: bucket and key.
-        end: bytes.
+        end: the one after the last that is wanted.
         by_s3fs: reads it the other way.
-        start: the first byte that is wanted; if it is not 0, of an object that has all of them.
+        start: the first byte that is wanted, of an object that has all up to `end`; None for all
+            before `end` that there are.
 
     Raises:
         OSError: trouble that may pass.
@@ -127,12 +133,17 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int 
             made = Bucket(fs, name)  # which may take its time: others are not to wait for it
             with _lock:
                 bucket = _buckets.setdefault((id(fs), name), made)
+        if start is not None and not bucket.has_ranges:
+            return by_s3fs()
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
-            data = bucket.read_range(key, start, end) if start else bucket.read(key, end)
+            data = bucket.read(key, end) if start is None else bucket.read_range(key, start, end)
             bucket.failed = 0
             return data
     except GenericError as error:
+        if bucket and start is not None and _NO_RANGE in str(error):
+            bucket.has_ranges = False  # rclone answers with the range, and with 200 instead of 206
+            return by_s3fs()
         if bucket:
             bucket.in_trouble = True
         raise OSError(_in_short(error)) from None

@@ -7,7 +7,6 @@ one was killed; and nothing of it is read until the manifest names it, which is 
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from gazecore.results.compacted import (
     Table,
     home,
     identity,
-    manifest,
     parts_folder,
     read_compaction,
+    remove_folder,
+    remove_old,
     shard_files,
     shards_file,
     write_manifest,
@@ -54,9 +54,6 @@ MEMORY = "1GB"
 
 ROWS: dict[Table, int] = {"scores": 131_072, "densities": 8_192}
 """Of a row group."""
-
-OLD = 86_400.0
-"""Seconds that a generation is kept, for whoever reads it still, once another is read."""
 
 _EVERY = 4096
 _SAMPLE = b"gazecore.sample"
@@ -258,7 +255,7 @@ def publish(plan: CompactionPlan, count: int) -> Compaction:
     write_manifest(plan.run, plan.table, made)
     for file in list_files(plan.sorted):
         file.object.remove()
-    _remove_folder(plan.sorted)
+    remove_folder(plan.sorted)
     return made
 
 
@@ -301,36 +298,3 @@ def _rows_expected(plan: CompactionPlan) -> dict[int, int]:
     with database({"sorted": sorted_groups(plan)}) as db:
         sql = f"SELECT shard, count(*) FROM {parquet('sorted')} GROUP BY shard"
         return dict.fromkeys(numbers, 0) | dict(db.sql(sql).fetchall())
-
-
-def remove_old(run: Run, table: Table, kept: set[str]) -> None:
-    """Delete generations that nobody reads any more, and what was begun and never ended.
-
-    One that was read may still be, by who began before the present one: so a day must have passed
-    since that was published, and since the files themselves were written.
-    """
-    now = time.time()
-    folder = home(run)
-    published = folder.modified().get(manifest(run, table).path.rpartition("/")[2], 0.0)
-    folder.remove_temporaries()
-    prefix = f"{table}-"
-    if now - published < OLD:
-        return
-    written = folder.modified()
-    for name in folder.names():
-        place = folder / name
-        if not name.startswith(prefix) or name.removeprefix(prefix)[:16] in kept:
-            continue
-        is_file = name.endswith(".parquet")
-        times = {"": written.get(name, now)} if is_file else place.modified()
-        if any(now - when < OLD for when in times.values()):
-            continue
-        for inside in times:
-            (place / inside if inside else place).remove()
-        _remove_folder(place)
-
-
-def _remove_folder(place: Location) -> None:
-    """Of an empty one, where the storage has folders."""
-    if place.is_local and place.exists():
-        place.fs.rmdir(place.path)

@@ -11,6 +11,7 @@ shard that came or was mended since are read from them instead.
 import hashlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ Table = Literal["scores", "densities"]
 TABLES: tuple[Table, ...] = ("scores", "densities")
 
 VERSION = 1
+
+OLD = 86_400.0
+"""Seconds that a generation is kept, for whoever reads it still, once another is read."""
 
 COMPACTED = re.compile(r"(scores|densities)(\.json|-[0-9a-f]{16}(-shards\.parquet|-sorted)?)")
 """Names of what is compacted, of one generation or another."""
@@ -210,3 +214,36 @@ def compacted_counts(run: ShardedDirectory) -> dict[int, Counter[str]]:
         for row in compaction.shards.to_pylist()
         if row["shard"] in files and identity(files[row["shard"]]) == row["identity"]
     }
+
+
+def remove_old(run: ShardedDirectory, table: Table, kept: set[str]) -> None:
+    """Delete generations that nobody reads any more, and what was begun and never ended.
+
+    One that was read may still be, by who began before the present one: so a day must have passed
+    since that was published, and since the files themselves were written.
+    """
+    now = time.time()
+    folder = home(run)
+    published = folder.modified().get(manifest(run, table).path.rpartition("/")[2], 0.0)
+    folder.remove_temporaries()
+    prefix = f"{table}-"
+    if now - published < OLD:
+        return
+    written = folder.modified()
+    for name in folder.names():
+        place = folder / name
+        if not name.startswith(prefix) or name.removeprefix(prefix)[:16] in kept:
+            continue
+        is_file = name.endswith(".parquet")
+        times = {"": written.get(name, now)} if is_file else place.modified()
+        if any(now - when < OLD for when in times.values()):
+            continue
+        for inside in times:
+            (place / inside if inside else place).remove()
+        remove_folder(place)
+
+
+def remove_folder(place: Location) -> None:
+    """Of an empty one, where the storage has folders."""
+    if place.is_local and place.exists():
+        place.fs.rmdir(place.path)

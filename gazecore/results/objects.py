@@ -37,20 +37,20 @@ class Object(Location):
 
     def read_bytes(self) -> bytes:
         """The whole file. Raises FileNotFoundError, or OSError for what is no file."""
-        return super().read_bytes() if self.is_local else self.read_range(0, None)
+        return super().read_bytes() if self.is_local else self.read_range()
 
-    def read_range(self, start: int, end: int | None) -> bytes:
+    def read_range(self, start: int = 0, end: int | None = None) -> bytes:
         """Some bytes of a file that is not on this machine.
 
         Args:
             start: the first.
-            end: the one after the last, None for the file's end.
+            end: the one after the last; None for the whole file, from 0.
         """
         for attempt in stamina.retry_context(on=_may_pass, attempts=READS):
             with attempt:
                 if isinstance(self.fs, S3FileSystem):
-                    last = sys.maxsize if end is None else end
-                    return s3.read(self.fs, self.path, last, lambda: self._cat(start, end), start)
+                    last, first = (sys.maxsize, None) if end is None else (end, start)
+                    return s3.read(self.fs, self.path, last, lambda: self._cat(start, end), first)
                 return self._cat(start, end)
         raise AssertionError
 
