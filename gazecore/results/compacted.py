@@ -14,6 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -239,11 +240,13 @@ def remove_old(run: ShardedDirectory, table: Table, kept: set[str]) -> None:
         if any(now - when < OLD for when in times.values()):
             continue
         for inside in times:
-            (place / inside if inside else place).remove()
+            if is_file or inside.endswith(".parquet"):  # others may have put theirs beside
+                (place / inside if inside else place).remove()
         remove_folder(place)
 
 
 def remove_folder(place: Location) -> None:
     """Of an empty one, where the storage has folders."""
-    if place.is_local and place.exists():
-        place.fs.rmdir(place.path)
+    if place.is_local:
+        with suppress(OSError):
+            place.fs.rmdir(place.path)

@@ -4,19 +4,28 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 
 from gazecore.errors import InputError
-from gazecore.results.compacted import TABLES, Sources, Table, sources
+from gazecore.results.compacted import Sources, Table, sources
 from gazecore.results.database import confine, database, parquet, said
 from gazecore.results.objects import File, list_files
 from gazecore.results.run import Run
+from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.shards.plan import PLAN
 from gazecore.storage import Location
 
-VIEWS = ("scores", "densities", "plan")
+VIEWS: Mapping[Literal["scores", "densities", "plan"], pa.Schema] = {
+    "scores": SCORES, "densities": DENSITIES, "plan": PLAN,
+}  # fmt: skip
+
+_TYPES = {
+    "string": "VARCHAR", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+    "float": "FLOAT", "double": "DOUBLE", "list<element: int16 not null>": "SMALLINT[]",
+}  # fmt: skip
 
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
@@ -56,15 +65,17 @@ def query(run: Run, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() in VIEWS:
             raise InputError(f"a table of your own cannot be called {name!r}: use another word")
     for _ in range(_TRIES - 1):
-        folders, views = _tables(run)
+        folders, views = _tables(run, sql)
         try:
             return _ask(folders, views, sql, joined)
         except duckdb.Error as error:
             # A shard that is mended while it is read has another footer than bytes.
-            if isinstance(error, _OF_THE_SQL) or _versions(folders) == _versions(_tables(run)[0]):
+            if isinstance(error, _OF_THE_SQL) or _versions(folders) == _versions(
+                _tables(run, sql)[0]
+            ):
                 raise InputError(f"the query failed: {said(error)}") from error
     try:
-        return _ask(*_tables(run), sql, joined)
+        return _ask(*_tables(run, sql), sql, joined)
     except duckdb.Error as error:
         raise InputError(f"the query failed: {said(error)}") from error
 
@@ -86,14 +97,26 @@ def _ask(
         return db.sql(sql).to_arrow_table()
 
 
-def _tables(run: Run) -> tuple[dict[str, list[File]], dict[str, str]]:
-    """The run's files as they are now, in folders, and each view of them in SQL."""
-    folders, views = {"plan": list_files(run.plan)}, {"plan": f"FROM {parquet('plan')}"}
-    for table in TABLES:
-        found = sources(run, table)
-        folders |= {table: found.shards, f"{table}_parts": found.parts}
-        views[table] = rows_of(table, found)
-    for view in VIEWS:
+def _tables(run: Run, sql: str) -> tuple[dict[str, list[File]], dict[str, str]]:
+    """The run's files as they are now, in folders, and each view of them in SQL.
+
+    Of a table that the question does not name only the columns are there: to list one takes a
+    request for a thousand shards. Where SQL may be put together in SQL, all are.
+    """
+    folders: dict[str, list[File]] = {}
+    views: dict[str, str] = {}
+    text = sql.lower()
+    for view, schema in VIEWS.items():
+        if not any(word in text for word in (view, "query")):
+            columns = (f"NULL::{_TYPES[str(field.type)]} AS {field.name}" for field in schema)
+            views[view] = f"SELECT {', '.join(columns)} WHERE false"
+            continue
+        if view == "plan":
+            folders[view], views[view] = list_files(run.plan), f"FROM {parquet(view)}"
+        else:
+            found = sources(run, view)
+            folders |= {view: found.shards, f"{view}_parts": found.parts}
+            views[view] = rows_of(view, found)
         if not folders[view] and not folders.get(f"{view}_parts"):
             raise InputError(f"{run.location.uri}/{view} holds nothing yet")
     return folders, views

@@ -280,3 +280,29 @@ def test_a_table_that_is_none_is_one_line(
     with pytest.raises(InputError) as caught:
         query(run, "SELECT 1", {name: where})
     assert "\n" not in str(caught.value)
+
+
+def test_the_columns_are_told_of_every_table(run: Run) -> None:
+    """Also of those that a question does not name, which are not listed for it."""
+    told = query(run, "FROM duckdb_columns() SELECT table_name, column_name, data_type")
+    kinds = {(row["table_name"], row["column_name"]): row["data_type"] for row in told.to_pylist()}
+    for table in ("scores", "densities", "plan"):
+        described = query(run, f"DESCRIBE {table}").to_pylist()
+        assert {(table, row["column_name"]): row["column_type"] for row in described} == {
+            key: kind for key, kind in kinds.items() if key[0] == table
+        }
+    shown = query(run, "SHOW TABLES")[0].to_pylist()
+    assert sorted(shown) == ["densities", "plan", "scores"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*)::INT AS n FROM SCORES",
+        'SELECT count(*)::INT AS n FROM main."Scores"',
+        "SELECT count(*)::INT AS n FROM query_table('sco' || 'res')",
+        "SELECT count(*)::INT AS n FROM query('FROM sco' || 'res')",
+    ],
+)
+def test_a_table_is_read_however_it_is_named(run: Run, sql: str) -> None:
+    assert query(run, sql).to_pylist() == [{"n": 9}]
