@@ -8,8 +8,9 @@ another region, behind a certificate of one's own) is left to it.
 """
 
 import logging
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,9 @@ _WHOLE = timedelta(minutes=10)
 _KEYS_LAST = timedelta(minutes=10)
 """How long keys count as good: obstore asks again five minutes before that is over, and botocore
 renews keys ten minutes before they run out."""
+
+_NAMED_ALIKE = re.compile(r"([\w.=@+,-]+/)+[\w.=@+,-]*", re.ASCII)
+"""Keys that obstore does not write otherwise: under another name it would list another folder."""
 
 _NO_RANGE = "non-partial response"
 
@@ -100,6 +104,10 @@ class Bucket:
         """The bytes from `start` to before `end` of an object that has them. Raises as `read`."""
         return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
 
+    def pages(self, prefix: str, after: str) -> Iterator[Sequence[Any]]:
+        """What lies under a prefix after a key, a thousand at a time. Raises as `read`."""
+        return iter(obstore.list(self._store, prefix, offset=after or None, chunk_size=1000))
+
 
 _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
@@ -129,10 +137,7 @@ def read(
     bucket = _buckets.get((id(fs), name))
     tried = False
     try:
-        if bucket is None:
-            made = Bucket(fs, name)  # which may take its time: others are not to wait for it
-            with _lock:
-                bucket = _buckets.setdefault((id(fs), name), made)
+        bucket = bucket or _connected(fs, name)
         if start is not None and not bucket.has_ranges:
             return by_s3fs()
         if bucket.failed < TRIES and not bucket.in_trouble:
@@ -158,6 +163,36 @@ def read(
             if bucket.failed == TRIES:
                 log.warning("bucket %s is read by s3fs, slower: obstore cannot", name)
     return data
+
+
+def pages(fs: Any, path: str, after: str = "") -> Generator[Sequence[Any], None, None]:
+    """What lies in a folder, a thousand objects at a time, by name.
+
+    Args:
+        fs: an `s3fs.S3FileSystem`.
+        path: bucket and key of the folder.
+        after: the name that the first one comes after.
+
+    Yields:
+        `obstore.ObjectMeta` of each: path, size, e_tag, last_modified.
+
+    Raises:
+        OSError: obstore cannot, whatever the reason.
+    """
+    name, key, _ = fs.split_path(path)
+    if not (_NAMED_ALIKE.fullmatch(f"{key}/{after}") and _is_plain(fs)):
+        raise OSError(f"{path} is for s3fs to list")
+    try:
+        bucket = _buckets.get((id(fs), name)) or _connected(fs, name)
+        yield from bucket.pages(key, f"{key}/{after}" if after else "")
+    except (BaseError, BotoCoreError, ValueError, RuntimeError) as error:
+        raise OSError(_in_short(error)) from None
+
+
+def _connected(fs: Any, name: str) -> Bucket:
+    made = Bucket(fs, name)  # which may take its time: others are not to wait for it
+    with _lock:
+        return _buckets.setdefault((id(fs), name), made)
 
 
 def _in_short(error: Exception) -> str:

@@ -201,7 +201,9 @@ def sources(run: ShardedDirectory, table: Table) -> Sources:
     return Sources(compaction.parts, outdated, beside)
 
 
-def compacted_counts(run: ShardedDirectory) -> dict[int, Counter[str]]:
+def compacted_counts(
+    run: ShardedDirectory, files: Mapping[int, File] | None = None
+) -> dict[int, Counter[str]]:
     """Of each compacted shard that is as it was, how its images ended; see `status.error_counts`.
 
     Raises:
@@ -209,7 +211,7 @@ def compacted_counts(run: ShardedDirectory) -> dict[int, Counter[str]]:
     """
     if (compaction := read_compaction(run, "scores")) is None:
         return {}
-    files = shard_files(run, "scores")
+    files = files or shard_files(run, "scores")
     return {
         row["shard"]: Counter(dict(zip(row["ends"], row["counts"], strict=True)))
         for row in compaction.shards.to_pylist()

@@ -1,20 +1,28 @@
 """A run's files on their storage: listed, and many of them read at the same time."""
 
 import io
+import itertools
+import logging
 import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import stamina
 from s3fs import S3FileSystem
 
+from gazecore.errors import one_line
 from gazecore.images import s3
+from gazecore.shards.directory import shard_name, shard_numbers
 from gazecore.storage import READS, Location
+
+_log = logging.getLogger(__name__)
 
 READERS = 32
 """Requests to a storage at the same time."""
@@ -25,6 +33,10 @@ WHOLE = 2**20
 _AHEAD = 2 * READERS
 """Small files that are fetched before they are asked for, and that are kept for a second look."""
 
+_PAGE = 1000
+"""Objects in an answer of S3."""
+
+_WRITTEN = ("mtime", "LastModified", "created")
 _VERSION = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "created")
 """What storages tell in their listings of a file's version, the most telling first."""
 
@@ -73,16 +85,23 @@ class File:
         object: where it is.
         size: bytes.
         version: ETag, or when it was written; empty where the storage does not say.
+        written: when, seconds since 1970; None where the storage does not say.
     """
 
     name: str
     object: Object
     size: int
     version: str = ""
+    written: float | None = None
 
 
 def list_files(folder: Location) -> list[File]:
     """The Parquet files directly inside, by name; empty where there is no directory."""
+    found = _listed_by_obstore(folder) if isinstance(folder.fs, S3FileSystem) else []
+    return sorted(found or _listed(folder), key=lambda file: file.name)
+
+
+def _listed(folder: Location) -> list[File]:
     folder.fs.invalidate_cache(folder.path)
     try:
         entries = folder.fs.ls(folder.path, detail=True)
@@ -90,12 +109,64 @@ def list_files(folder: Location) -> list[File]:
         return []
     files = []
     for entry in entries:
-        name = entry["name"].rsplit("/", 1)[-1]
-        if name.endswith(".parquet") and entry["type"] == "file":
-            said = (entry[key] for key in _VERSION if entry.get(key) is not None)
-            size, version = int(entry["size"]), str(next(said, ""))
-            files.append(File(name, Object(folder / name), size, version))
-    return sorted(files, key=lambda file: file.name)
+        if entry["type"] == "file":
+            version = next((entry[key] for key in _VERSION if entry.get(key) is not None), "")
+            when = next((entry[key] for key in _WRITTEN if entry.get(key) is not None), None)
+            files += _file(folder, entry["name"], entry["size"], version, when)
+    return files
+
+
+def _file(folder: Location, path: str, size: int, version: Any, when: Any) -> list[File]:
+    """A file of the folder, unless it is none of ours."""
+    name = path.rsplit("/", 1)[-1]
+    if not name.endswith(".parquet"):
+        return []
+    written = when.timestamp() if isinstance(when, datetime) else when
+    return [File(name, Object(folder / name), int(size), str(version).strip('"'), written)]
+
+
+def _listed_by_obstore(folder: Location) -> list[File]:
+    """A large folder of S3 by ranges of its names, many at a time: a request has a thousand, and
+    one that follows another cannot be sent before that is answered. Empty where obstore cannot."""
+
+    def files(pages: Iterable[Sequence[Any]], last: str | None = None) -> list[File]:
+        """Up to a last name, if one is given."""
+        found: list[File] = []
+        for page in pages:
+            for meta in page:
+                name = meta["path"].rsplit("/", 1)[-1]
+                if last is not None and name > last:
+                    return found
+                is_inside = meta["path"].count("/") == depth
+                when, tag = meta["last_modified"], meta["e_tag"] or meta["last_modified"]
+                found += _file(folder, name, meta["size"], tag, when) if is_inside else []
+                if name == last:  # so that the next request is not sent
+                    return found
+        return found
+
+    def between(bounds: tuple[str, str]) -> list[File]:
+        return files(s3.pages(folder.fs, folder.path, bounds[0]), bounds[1])
+
+    depth = folder.fs.split_path(folder.path)[1].count("/") + 1
+    try:
+        with closing(s3.pages(folder.fs, folder.path)) as pages:
+            found = files(itertools.islice(pages, 2))
+            if len(found) <= _PAGE:
+                return found + files(pages)
+        end, wide = max(shard_numbers([found[-1].name]), default=0) // _PAGE + 1, 4
+        bounds = [found[-1].name]
+        with ThreadPoolExecutor(READERS) as pool:
+            while True:
+                bounds += [shard_name(_PAGE * number - 1) for number in range(end, end + wide)]
+                parts = list(pool.map(between, itertools.pairwise(bounds)))
+                found += itertools.chain(*parts)
+                end, wide, bounds = end + wide, min(2 * wide, READERS), bounds[-1:]
+                if not parts[-1]:  # what comes still, where there are gaps or longer names
+                    found += files(s3.pages(folder.fs, folder.path, bounds[0]))
+                    return list({file.name: file for file in found}.values())
+    except OSError as error:
+        _log.info("%s is listed by s3fs: %s", folder.uri, one_line(error))
+        return []
 
 
 class Folder:

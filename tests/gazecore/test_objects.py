@@ -18,6 +18,7 @@ from gazecore.results.objects import Folder, Object, list_files
 from gazecore.results.query import query
 from gazecore.results.run import Run, begin_run
 from gazecore.results.status import run_status
+from gazecore.shards.directory import shard_name
 from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from tests.chaos.proxy import FaultyProxy
@@ -142,5 +143,55 @@ def test_trouble_on_s3_passes(s3_server: dict[str, str], monkeypatch: pytest.Mon
         assert one.read_bytes() == b"0123456789"
         assert next(faults, None) is None
         assert one.read_range(3, 6) == b"345"
+        bucket.objects.all().delete()
+        bucket.delete()
+
+
+def test_a_folder_of_thousands_on_s3_is_listed_whole(
+    s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As s3fs lists it: with gaps of thousands, other names, folders, numbers of seven digits."""
+    monkeypatch.setattr(objects, "_PAGE", 10)
+    real = s3.Bucket.pages
+    asked: list[str] = []
+
+    def small(self: s3.Bucket, prefix: str, after: str) -> Iterator[Any]:
+        asked.append(after)
+        for page in real(self, prefix, after):
+            for start in range(0, len(page), 10):
+                yield page[start : start + 10]
+
+    monkeypatch.setattr(s3.Bucket, "pages", small)
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    bucket = boto3.resource("s3").Bucket("thousands")
+    bucket.create()
+    folder = Location("s3://thousands/run/scores")
+    try:
+        written: set[str] = set()
+        for more in (
+            [],
+            range(5),
+            range(5, 41),
+            [*range(200, 215), 300, 999_999],
+            range(1_000_000, 1_000_025),
+            ["a.parquet", "shard-0.parquet", "zzz.parquet", "deeper/shard-000001.parquet", "n.txt"],
+        ):
+            names = [n if isinstance(n, str) else shard_name(n) for n in more]
+            for name in names:
+                bucket.put_object(Key=f"run/scores/{name}", Body=name.encode())
+            written |= {n for n in names if "/" not in n and n.endswith(".parquet")}
+            by_s3fs = objects._listed(folder)
+            found = list_files(folder)
+            assert [file.name for file in found] == sorted(written)
+            assert {(f.name, f.size, f.version, f.written) for f in found} == {
+                (f.name, f.size, f.version, f.written) for f in by_s3fs
+            }
+        assert len(asked) > 10
+        for odd in ("a%20b", "a b", "a#b", "ünï"):
+            bucket.put_object(Key=f"{odd}/scores/{shard_name(1)}", Body=odd.encode())
+            [file] = list_files(Location(f"s3://thousands/{odd}/scores"))
+            assert file.size == len(odd.encode())
+    finally:
         bucket.objects.all().delete()
         bucket.delete()
