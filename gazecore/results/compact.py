@@ -107,6 +107,7 @@ def compact(run: Run, table: Table = "scores", steps: Steps = uncounted) -> Comp
     except InputError:
         current = None
     if current and current.generation == plan.generation:
+        _remove_groups(plan)  # of who was killed between the manifest and this
         return current
     remove_old(run, table, {plan.generation, *([current.generation] if current else [])})
     try:
@@ -253,10 +254,14 @@ def publish(plan: CompactionPlan, count: int) -> Compaction:
     publish_table(shards_file(plan.run, plan.table, plan.generation), shards)
     made = Compaction(plan.generation, parts, sum(found.values()), shards)
     write_manifest(plan.run, plan.table, made)
+    _remove_groups(plan)
+    return made
+
+
+def _remove_groups(plan: CompactionPlan) -> None:
     for file in list_files(plan.sorted):
         file.object.remove()
     remove_folder(plan.sorted)
-    return made
 
 
 def count_rows(plan: CompactionPlan, parts: Sequence[File]) -> pa.Table:

@@ -44,7 +44,7 @@ NODES = 3
 PHOTOS = 40
 MAX_COMMANDS = 3
 COMMAND_SECONDS = 240
-KILLS = 3
+KILLS = 4
 """Compactions that are killed, if they take that long."""
 
 BUCKET = "torture"
@@ -201,7 +201,7 @@ class Torture:
             self._proxy.faults.clear()
             process, log = self._start(name, "compact")
             outcome.commands += 1
-            patience = rng.uniform(2.0, 6.0) if kills else COMMAND_SECONDS
+            patience = rng.uniform(0.5, 2.5) if kills else COMMAND_SECONDS
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=patience)
             if process.poll() is None:
@@ -211,6 +211,7 @@ class Torture:
             outcome.words.append(_last_line(log))
             outcome.faults.update(self._proxy.faults)
             self._proxy.rates = Rates()
+            time.sleep(self._proxy.expired_seconds)
             run = open_run(Location(f"s3://{BUCKET}/runs/{name}"))
             rows = Counter(query(run, "SELECT image_id FROM scores")[0].to_pylist())
             planned = Counter(_ids(self._truth))
@@ -220,9 +221,11 @@ class Torture:
     def _start(self, name: str, what: str = "score") -> tuple[subprocess.Popen[bytes], Path]:
         log = Path(tempfile.mkstemp(prefix="gazecore-torture-")[1])
         run = f"s3://{BUCKET}/runs/{name}"
-        command = [sys.executable, "-m", "jobs", what, run]
-        if what == "score":
-            command[-1:] = [
+        command = [sys.executable, "-m", "jobs", what]
+        if what == "compact":
+            command += [run, "--densities"]
+        else:
+            command += [
                 f"s3://{BUCKET}/set", "--model", self._model, "--out", run, "--shard-size", "4",
                 "--actors", str(NODES), "--gpus-per-actor", "0", "--address", self._cluster.address,
             ]  # fmt: skip

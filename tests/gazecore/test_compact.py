@@ -288,6 +288,7 @@ def test_killed_at_every_step_it_is_read_rightly_and_goes_on(local: Run) -> None
         assert len(made.parts) > 2
         assert rows(local) == before
         assert list(problems(local)) == []
+        assert not any("sorted" in path.name for path in home.rglob("*"))
         # What was there was not made anew.
         for path in home.rglob("part-*.parquet"):
             assert path.stat().st_mtime_ns == written.get(str(path), path.stat().st_mtime_ns)
