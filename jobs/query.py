@@ -32,9 +32,9 @@ class QueryOptions:
     """A file of your own as one more table, such as `labels=labels.csv`; once for each. CSV, TSV,
     Parquet or JSON, local or any fsspec URI. Only that file is read."""
     format: Literal["auto", "table", "csv", "json", "parquet"] = "auto"
-    """`table` for people (the first 200 rows), `csv`, `json` (a line per row) or `parquet` on
-    standard output. By default a table on a terminal, else CSV, or JSON where the answer has lists,
-    which CSV cannot hold."""
+    """`table` for people (the first 200 rows, or 20 where each takes many lines), `csv`, `json` (a
+    line per row) or `parquet` on standard output. By default a table on a terminal, else CSV, or
+    JSON where the answer has lists, which CSV cannot hold."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

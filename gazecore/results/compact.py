@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.results.compacted import (
     SCHEMAS,
@@ -54,6 +55,9 @@ MEMORY = "1GB"
 
 ROWS: dict[Table, int] = {"scores": 131_072, "densities": 8_192}
 """Of a row group."""
+
+_SHRINKS: dict[Table, float] = {"scores": 0.6, "densities": 1.0}
+"""What a part takes of its shards' files, as measured."""
 
 _EVERY = 4096
 _SAMPLE = b"gazecore.sample"
@@ -138,7 +142,8 @@ def make_plan(run: Run, table: Table) -> CompactionPlan:
     files = shard_files(run, table)
     if not files:
         raise InputError(f"{run.location.uri}/{table} holds nothing yet")
-    state = hashlib.sha256(f"{VERSION} {table} {GROUP_BYTES} {PART_BYTES}".encode())
+    made_by = (VERSION, GROUP_BYTES, PART_BYTES, _EVERY, pa.__version__, duckdb.__version__)
+    state = hashlib.sha256(f"{table} {made_by}".encode())
     groups: list[list[tuple[int, File]]] = [[]]
     held = 0
     for number, file in files.items():
@@ -181,12 +186,13 @@ def sort_group(plan: CompactionPlan, number: int) -> None:
 def choose_bounds(plan: CompactionPlan) -> list[str]:
     """The smallest image_id of each part, all groups being sorted; the first is empty."""
     sample: list[str] = []
-    files = sorted_groups(plan)
-    for file in files:
+    for file in sorted_groups(plan):
         with opened(file) as footer:
             sample += json.loads(pq.read_metadata(footer).metadata[_SAMPLE])
     sample.sort(key=str.encode)
-    count = max(1, round(sum(file.size for file in files) / PART_BYTES))
+    # By what the generation tells, not by what the groups take: whoever goes on cuts alike.
+    size = sum(file.size for group in plan.groups for _, file in group)
+    count = max(1, round(size * _SHRINKS[plan.table] / PART_BYTES))
     places = [len(sample) * part // count for part in range(1, count)]
     return ["", *dict.fromkeys(sample[place] for place in places if sample[place])]
 
@@ -208,7 +214,7 @@ def merge_part(plan: CompactionPlan, bounds: Sequence[str], number: int) -> None
     if len(values) > 1:
         wanted += " AND image_id < ?"
     schema, rows = SCHEMAS[plan.table], ROWS[plan.table]
-    with database({"sorted": sorted_groups(plan)}, memory_limit=MEMORY) as db:
+    with database({"sorted": sorted_groups(plan)}, memory_limit=MEMORY, threads=cores()) as db:
         sql = f"FROM {parquet('sorted')} WHERE {wanted} ORDER BY image_id"
         batches = db.sql(sql, params=values).to_arrow_reader(rows)
         options = {"write_page_checksum": True, **_options(plan.table)}

@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 
 from gazecore.cores import cores
 from gazecore.errors import one_line
-from gazecore.results.objects import READERS, File, Folder
+from gazecore.results.objects import READERS, WHOLE, File, Folder
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
@@ -23,13 +23,16 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,
 }
 
+_WAITING = 16
+"""Threads where large files are read by ranges, most of whose time is waiting."""
+
 _PROTOCOL = "gazecore-run"
 _RAISED = re.compile(r"[\w.]+(: |$)")
 
 
 @contextmanager
 def database(
-    folders: Mapping[str, Sequence[File]], **settings: str
+    folders: Mapping[str, Sequence[File]], **settings: str | int
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory in which `parquet(NAME)` are the files of each folder.
 
@@ -40,11 +43,15 @@ def database(
         folders: by a name that is an identifier.
         settings: more of DuckDB's.
     """
+    is_far = any(
+        not f.object.is_local and f.size > WHOLE for some in folders.values() for f in some
+    )
+    threads = max(cores(), _WAITING) if is_far else cores()
     with (
         tempfile.TemporaryDirectory(prefix="gazecore-query-") as spilled,
         ThreadPoolExecutor(READERS) as pool,
         duckdb.connect(
-            config=CONFIG | {"threads": cores(), "temp_directory": spilled} | settings
+            config=CONFIG | {"threads": threads, "temp_directory": spilled} | settings
         ) as db,
     ):
         try:

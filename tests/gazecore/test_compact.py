@@ -65,7 +65,7 @@ def make(root: str) -> Run:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few rows make many groups and parts."""
     monkeypatch.setattr(compacting, "GROUP_BYTES", 60_000)
-    monkeypatch.setattr(compacting, "PART_BYTES", 10_000)
+    monkeypatch.setattr(compacting, "PART_BYTES", 50_000)
     monkeypatch.setattr(compacting, "_EVERY", 2)
     monkeypatch.setattr("gazecore.results.objects.WHOLE", 4_000)
 
@@ -320,7 +320,7 @@ import sys
 from gazecore.results import compact as compacting
 from gazecore.results.run import open_run
 from gazecore.storage import Location
-compacting.GROUP_BYTES, compacting.PART_BYTES, compacting._EVERY = 20_000, 10_000, 2
+compacting.GROUP_BYTES, compacting.PART_BYTES, compacting._EVERY = 20_000, 50_000, 2
 print("begun", flush=True)
 compacting.compact(open_run(Location(sys.argv[1])))
 """
