@@ -11,6 +11,7 @@ COMMANDS = {
     "status": "how far a run is",
     "verify": "check that a run holds what it promises",
     "query": "SQL over a run",
+    "compact": "a run's rows as a few large files, for fast answers",
     "evaluate": "judge a model, or a run, by recorded fixations",
     "regions": "how much of the fixations falls on boxes, polygons and masks",
     "crop": "where to crop images so that most of the fixations are kept",

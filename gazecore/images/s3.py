@@ -8,8 +8,9 @@ another region, behind a certificate of one's own) is left to it.
 """
 
 import logging
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,6 +34,11 @@ _KEYS_LAST = timedelta(minutes=10)
 """How long keys count as good: obstore asks again five minutes before that is over, and botocore
 renews keys ten minutes before they run out."""
 
+_NAMED_ALIKE = re.compile(r"([\w.=@+,-]+/)+[\w.=@+,-]*", re.ASCII)
+"""Keys that obstore does not write otherwise: under another name it would list another folder."""
+
+_NO_RANGE = "non-partial response"
+
 log = logging.getLogger(__name__)
 
 
@@ -42,11 +48,12 @@ class Bucket:
     Attributes:
         failed: objects in a row that only s3fs could read.
         in_trouble: the last request of obstore met trouble, and s3fs has read nothing since.
+        has_ranges: obstore understands the server's answers to requests for a range.
     """
 
     def __init__(self, fs: Any, name: str) -> None:
         """Connect. Raises whatever s3fs raises."""
-        self.failed, self.in_trouble = 0, False
+        self.failed, self.in_trouble, self.has_ranges = 0, False, True
         self._fs = fs
         client = fs.connect()
         config: Any = {
@@ -93,19 +100,31 @@ class Bucket:
             return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
         return found.bytes().to_bytes()
 
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end` of an object that has them. Raises as `read`."""
+        return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
+
+    def pages(self, prefix: str, after: str) -> Iterator[Sequence[Any]]:
+        """What lies under a prefix after a key, a thousand at a time. Raises as `read`."""
+        return iter(obstore.list(self._store, prefix, offset=after or None, chunk_size=1000))
+
 
 _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
 
 
-def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
-    """The first `end` bytes of an object.
+def read(
+    fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int | None = None
+) -> bytes:
+    """An object's bytes before `end`.
 
     Args:
         fs: an `s3fs.S3FileSystem`.
         path: bucket and key.
-        end: bytes.
+        end: the one after the last that is wanted.
         by_s3fs: reads it the other way.
+        start: the first byte that is wanted, of an object that has all up to `end`; None for all
+            before `end` that there are.
 
     Raises:
         OSError: trouble that may pass.
@@ -118,16 +137,18 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
     bucket = _buckets.get((id(fs), name))
     tried = False
     try:
-        if bucket is None:
-            made = Bucket(fs, name)  # which may take its time: others are not to wait for it
-            with _lock:
-                bucket = _buckets.setdefault((id(fs), name), made)
+        bucket = bucket or _connected(fs, name)
+        if start is not None and not bucket.has_ranges:
+            return by_s3fs()
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
-            data = bucket.read(key, end)
+            data = bucket.read(key, end) if start is None else bucket.read_range(key, start, end)
             bucket.failed = 0
             return data
     except GenericError as error:
+        if bucket and start is not None and _NO_RANGE in str(error):
+            bucket.has_ranges = False  # rclone answers with the range, and with 200 instead of 206
+            return by_s3fs()
         if bucket:
             bucket.in_trouble = True
         raise OSError(_in_short(error)) from None
@@ -142,6 +163,36 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
             if bucket.failed == TRIES:
                 log.warning("bucket %s is read by s3fs, slower: obstore cannot", name)
     return data
+
+
+def pages(fs: Any, path: str, after: str = "") -> Generator[Sequence[Any], None, None]:
+    """What lies in a folder, a thousand objects at a time, by name.
+
+    Args:
+        fs: an `s3fs.S3FileSystem`.
+        path: bucket and key of the folder.
+        after: the name that the first one comes after.
+
+    Yields:
+        `obstore.ObjectMeta` of each: path, size, e_tag, last_modified.
+
+    Raises:
+        OSError: obstore cannot, whatever the reason.
+    """
+    name, key, _ = fs.split_path(path)
+    if not (_NAMED_ALIKE.fullmatch(f"{key}/{after}") and _is_plain(fs)):
+        raise OSError(f"{path} is for s3fs to list")
+    try:
+        bucket = _buckets.get((id(fs), name)) or _connected(fs, name)
+        yield from bucket.pages(key, f"{key}/{after}" if after else "")
+    except (BaseError, BotoCoreError, ValueError, RuntimeError) as error:
+        raise OSError(_in_short(error)) from None
+
+
+def _connected(fs: Any, name: str) -> Bucket:
+    made = Bucket(fs, name)  # which may take its time: others are not to wait for it
+    with _lock:
+        return _buckets.setdefault((id(fs), name), made)
 
 
 def _in_short(error: Exception) -> str:
