@@ -13,21 +13,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import obstore
 from botocore.exceptions import BotoCoreError
 from fsspec.asyn import sync
 from obstore.exceptions import BaseError, GenericError
 from obstore.store import S3Store
 
-from gazecore.errors import one_line, redact
+from gazecore.errors import redact
+from gazecore.images import objects
 
 TRIES = 16
 """Objects of a bucket in a row that s3fs may read where obstore could not, until the bucket is left
 to it."""
-
-
-_WHOLE = timedelta(minutes=10)
-"""How long one object may take, if it keeps coming."""
 
 _KEYS_LAST = timedelta(minutes=10)
 """How long keys count as good: obstore asks again five minutes before that is over, and botocore
@@ -63,14 +59,8 @@ class Bucket:
         self._keys = None if fs.anon else sync(fs.loop, fs.session.get_credentials)
         self._store = S3Store(
             config=config,
-            client_options={
-                "connect_timeout": timedelta(seconds=fs.connect_timeout),
-                "read_timeout": timedelta(seconds=fs.read_timeout),
-                "timeout": _WHOLE,
-                "allow_http": True,
-            },
-            # `fetch` tries again, and knows for how long.
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+            client_options=objects.client(fs.connect_timeout, fs.read_timeout),
+            retry_config=objects.ONE_TRY,
             credential_provider=None if fs.anon else self._current_keys,  # type: ignore[arg-type]
         )
 
@@ -88,10 +78,7 @@ class Bucket:
 
     def read(self, key: str, end: int) -> bytes:
         """The first `end` bytes of an object. Raises all kinds of errors."""
-        found = obstore.get(self._store, key)
-        if found.meta["size"] > end:
-            return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
-        return found.bytes().to_bytes()
+        return objects.read(self._store, key, end)
 
 
 _lock = threading.Lock()
@@ -112,8 +99,7 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
         What `by_s3fs` raises.
     """
     name, key, version = fs.split_path(path)
-    # obstore would take a slash at an end of a key away, and read another object.
-    if version or key != key.strip("/") or not _is_plain(fs):
+    if version or not objects.is_plain(key) or not _is_plain(fs):
         return by_s3fs()
     bucket = _buckets.get((id(fs), name))
     tried = False
@@ -130,7 +116,7 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
     except GenericError as error:
         if bucket:
             bucket.in_trouble = True
-        raise OSError(_in_short(error)) from None
+        raise OSError(objects.in_short(error)) from None
     except (BaseError, BotoCoreError, OSError, ValueError, RuntimeError) as error:
         log.debug("obstore could not read %s: %s", redact(path), error)
     data = by_s3fs()
@@ -142,11 +128,6 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
             if bucket.failed == TRIES:
                 log.warning("bucket %s is read by s3fs, slower: obstore cannot", name)
     return data
-
-
-def _in_short(error: Exception) -> str:
-    """What happened to a request, without how obstore holds it."""
-    return one_line(error).split(" Debug source:")[0].removeprefix("Generic S3 error: ")
 
 
 def _is_plain(fs: Any) -> bool:
