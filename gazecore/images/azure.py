@@ -86,9 +86,10 @@ def find_account(named: str | None) -> tuple[str, str, Keys | None]:
     )
     endpoint = f"https://{account}.blob.core.windows.net"
     if key or signature:
-        if ours and account != ours:
+        if account != ours:
             raise AccessDenied(
-                f"it is in the account {account}, and the key in the environment is for {ours}"
+                f"it is in the account {account}, and the key in the environment is for "
+                f"{ours or 'none that AZURE_STORAGE_ACCOUNT_NAME names'}"
             )
         return account, endpoint, static_keys(key, signature)
     if principal is None and (anonymous or "false").lower() not in ("false", "0", "f"):
