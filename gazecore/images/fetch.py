@@ -23,7 +23,7 @@ from gazecore.errors import (
 )
 from gazecore.images import azure, gcs, s3
 from gazecore.images.formats import Limits
-from gazecore.images.objects import PASSING_STATUS, Object, OnlyFsspecReads
+from gazecore.images.objects import PASSING_STATUS, Object
 from gazecore.storage import Location, protocol_of, read_regular
 from gazecore.web import read_at_most
 
@@ -100,7 +100,9 @@ def _read(uri: str, size: int | None, limits: Limits) -> bytes:
         place = _find(uri) or _open(uri)
         try:
             data = _read_capped(place, end)
-        except OnlyFsspecReads:
+        except NotImplementedError:
+            if isinstance(place, Location):
+                raise
             place = _open(uri)
             data = _read_capped(place, end)
         if size is not None and len(data) < min(size, end):

@@ -48,10 +48,6 @@ _NOT_PUBLIC = {"PublicAccessNotPermitted"}
 Found = TypeVar("Found")
 
 
-class OnlyFsspecReads(Exception):
-    """An object that obstore can neither name nor measure."""
-
-
 def client(connect: float = CONNECT, read: float = READ) -> Any:
     """Options of a store's HTTP client; the arguments are seconds, see CONNECT and READ."""
     return {
@@ -132,7 +128,7 @@ class Bucket:
             NotFound, AccessDenied, StorageError: final for this object.
             KeysRefused: the storage does not know the keys, or there are none.
             OSError: trouble that may pass.
-            OnlyFsspecReads: obstore cannot read it.
+            NotImplementedError: obstore can neither name nor measure it.
         """
         if self._keys:
             self._keys()  # whose errors obstore would make its own
@@ -151,7 +147,7 @@ class Bucket:
             if isinstance(error, FileNotFoundError):
                 return NotFound(f"there is no {uri}")
             if isinstance(error, ValueError) or "Header missing" in str(error):
-                return OnlyFsspecReads(in_short(error))
+                return NotImplementedError(in_short(error))
             return OSError(in_short(error))
         status, body = int(answer[1]), dict(_WORD.findall(answer[3] or ""))
         code = body.get("Code", "")

@@ -448,7 +448,7 @@ def test_azure_keys_that_are_of_no_use_end_it_in_one_line(
 def test_the_key_of_one_account_is_not_used_at_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list could name one whose owner sees what it is asked with."""
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=x")
-    with pytest.raises(AccessDenied, match="in the account stranger, .* none that AZURE_"):
+    with pytest.raises(AccessDenied, match=r"in the account stranger, .* none that AZURE_"):
         fetch("abfs://photos@stranger.dfs.core.windows.net/a.jpg", 6, Limits())
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT)
     forget_keys()
