@@ -30,7 +30,7 @@ from benchmarks.feed import s3_server
 from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED
 from gazecore.results.compacted import sources
-from gazecore.results.objects import list_files
+from gazecore.results.files import list_files
 from gazecore.results.query import query
 from gazecore.results.run import Run, RunSettings, begin_run, open_run
 from gazecore.results.schema import DENSITIES, SCORES

@@ -21,9 +21,10 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
-from gazecore.images import s3
+from gazecore.images import azure, gcs, s3
 from gazecore.images.formats import Limits
-from gazecore.storage import Location, read_regular
+from gazecore.images.objects import PASSING_STATUS, Object
+from gazecore.storage import Location, protocol_of, read_regular
 from gazecore.web import read_at_most
 
 RETRY_SECONDS = 60
@@ -49,9 +50,6 @@ a bad argument."""
 
 _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 """What S3 says of keys that it does not know, to every request."""
-
-_PASSING_STATUS = {408, 425, 429}
-"""Among HTTP's 4xx, those that a later request need not meet."""
 
 
 def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = None) -> bytes:
@@ -98,10 +96,17 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
 
 def _read(uri: str, size: int | None, limits: Limits) -> bytes:
     try:
-        location = _open(uri)
-        data = _read_capped(location, limits.max_bytes + 1)
-        if size is not None and len(data) < min(size, limits.max_bytes + 1):
-            _refuse_part(location, data)
+        end = limits.max_bytes + 1
+        place = _find(uri) or _open(uri)
+        try:
+            data = _read_capped(place, end)
+        except NotImplementedError:
+            if isinstance(place, Location):
+                raise
+            place = _open(uri)
+            data = _read_capped(place, end)
+        if size is not None and len(data) < min(size, end):
+            _refuse_part(place, data)
         return data
     except InputError as error:
         cause = error.__cause__
@@ -120,7 +125,7 @@ def _read(uri: str, size: int | None, limits: Limits) -> bytes:
             raise NotFound(words) from error
         if error.status in (401, 403):
             raise AccessDenied(words) from error
-        if 400 <= error.status < 500 and error.status not in _PASSING_STATUS:
+        if 400 <= error.status < 500 and error.status not in PASSING_STATUS:
             raise StorageError(words) from error
         raise
     except aiohttp.RedirectClientError as error:
@@ -149,6 +154,16 @@ def _read(uri: str, size: int | None, limits: Limits) -> bytes:
         raise
 
 
+def _find(uri: str) -> Object | None:
+    """The object, where obstore alone reads it."""
+    protocol = protocol_of(uri)
+    if protocol in ("gs", "gcs"):
+        return gcs.find(uri)
+    if protocol in ("az", "abfs", "abfss"):
+        return azure.find(uri)
+    return None
+
+
 def _open(uri: str) -> Location:
     """The object, on a storage that leaves it to `fetch` to try again.
 
@@ -168,7 +183,9 @@ def _code(error: Exception) -> str | None:
     return response["Error"].get("Code") if response and "Error" in response else None
 
 
-def _read_capped(location: Location, end: int) -> bytes:
+def _read_capped(location: Location | Object, end: int) -> bytes:
+    if isinstance(location, Object):
+        return location.read(end)
     if location.is_local:
         return read_regular(location.path, end)
     if isinstance(location.fs, HTTPFileSystem):
@@ -192,7 +209,7 @@ def _read_range(location: Location, end: int) -> bytes:
         raise
 
 
-def _refuse_part(location: Location, data: bytes) -> None:
+def _refuse_part(location: Location | Object, data: bytes) -> None:
     """Raise OSError unless `data`, which is less than was planned, is all that is there now.
 
     A body that was cut on its way can bear a header that says it was not.
@@ -202,12 +219,15 @@ def _refuse_part(location: Location, data: bytes) -> None:
         raise OSError(f"{len(data)} bytes came of {there}")
 
 
-def _size_now(location: Location) -> int:
-    location.fs.invalidate_cache(location.path)
+def _size_now(location: Location | Object) -> int:
     try:
+        if isinstance(location, Object):
+            return location.size()
+        location.fs.invalidate_cache(location.path)
         size: int = location.fs.info(location.path)["size"]
         return size
-    except PermissionError as error:  # why, only the answer to the next GET can say
+    except (PermissionError, AccessDenied, KeysRefused) as error:
+        # Why, only the answer to the next GET can say.
         raise OSError(f"its size is refused: {one_line(error)}") from None
 
 

@@ -20,15 +20,12 @@ from fsspec.asyn import sync
 from obstore.exceptions import BaseError, GenericError
 from obstore.store import S3Store
 
-from gazecore.errors import one_line, redact
+from gazecore.errors import redact
+from gazecore.images import objects
 
 TRIES = 16
 """Objects of a bucket in a row that s3fs may read where obstore could not, until the bucket is left
 to it."""
-
-
-_WHOLE = timedelta(minutes=10)
-"""How long one object may take, if it keeps coming."""
 
 _KEYS_LAST = timedelta(minutes=10)
 """How long keys count as good: obstore asks again five minutes before that is over, and botocore
@@ -70,14 +67,8 @@ class Bucket:
         self._keys = None if fs.anon else sync(fs.loop, fs.session.get_credentials)
         self._store = S3Store(
             config=config,
-            client_options={
-                "connect_timeout": timedelta(seconds=fs.connect_timeout),
-                "read_timeout": timedelta(seconds=fs.read_timeout),
-                "timeout": _WHOLE,
-                "allow_http": True,
-            },
-            # `fetch` tries again, and knows for how long.
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+            client_options=objects.client(fs.connect_timeout, fs.read_timeout),
+            retry_config=objects.ONE_TRY,
             credential_provider=None if fs.anon else self._current_keys,  # type: ignore[arg-type]
         )
 
@@ -95,10 +86,7 @@ class Bucket:
 
     def read(self, key: str, end: int) -> bytes:
         """The first `end` bytes of an object. Raises all kinds of errors."""
-        found = obstore.get(self._store, key)
-        if found.meta["size"] > end:
-            return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
-        return found.bytes().to_bytes()
+        return objects.read(self._store, key, end)
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end` of an object that has them. Raises as `read`."""
@@ -131,8 +119,7 @@ def read(
         What `by_s3fs` raises.
     """
     name, key, version = fs.split_path(path)
-    # obstore would take a slash at an end of a key away, and read another object.
-    if version or key != key.strip("/") or not _is_plain(fs):
+    if version or not objects.is_plain(key) or not _is_plain(fs):
         return by_s3fs()
     bucket = _buckets.get((id(fs), name))
     tried = False
@@ -151,7 +138,7 @@ def read(
             return by_s3fs()
         if bucket:
             bucket.in_trouble = True
-        raise OSError(_in_short(error)) from None
+        raise OSError(objects.in_short(error)) from None
     except (BaseError, BotoCoreError, OSError, ValueError, RuntimeError) as error:
         log.debug("obstore could not read %s: %s", redact(path), error)
     data = by_s3fs()
@@ -186,18 +173,13 @@ def pages(fs: Any, path: str, after: str = "") -> Generator[Sequence[Any], None,
         bucket = _buckets.get((id(fs), name)) or _connected(fs, name)
         yield from bucket.pages(key, f"{key}/{after}" if after else "")
     except (BaseError, BotoCoreError, ValueError, RuntimeError) as error:
-        raise OSError(_in_short(error)) from None
+        raise OSError(objects.in_short(error)) from None
 
 
 def _connected(fs: Any, name: str) -> Bucket:
     made = Bucket(fs, name)  # which may take its time: others are not to wait for it
     with _lock:
         return _buckets.setdefault((id(fs), name), made)
-
-
-def _in_short(error: Exception) -> str:
-    """What happened to a request, without how obstore holds it."""
-    return one_line(error).split(" Debug source:")[0].removeprefix("Generic S3 error: ")
 
 
 def _is_plain(fs: Any) -> bool:

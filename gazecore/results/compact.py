@@ -35,7 +35,7 @@ from gazecore.results.compacted import (
     write_manifest,
 )
 from gazecore.results.database import database, parquet, said
-from gazecore.results.objects import READERS, File, list_files, opened
+from gazecore.results.files import READERS, File, list_files, opened
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES, read_densities
 from gazecore.shards.plan import plan_parts

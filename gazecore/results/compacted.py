@@ -21,7 +21,7 @@ from typing import Literal
 import pyarrow as pa
 
 from gazecore.errors import DamagedTable, InputError, one_line
-from gazecore.results.objects import File, Object, list_files
+from gazecore.results.files import File, Object, list_files
 from gazecore.results.schema import DENSITIES, SCORES
 from gazecore.shards.directory import DIGEST, ShardedDirectory, digest, shard_numbers
 from gazecore.storage import Location

@@ -14,7 +14,7 @@ from fsspec import AbstractFileSystem
 
 from gazecore.cores import cores
 from gazecore.errors import one_line
-from gazecore.results.objects import READERS, WHOLE, File, Folder
+from gazecore.results.files import READERS, WHOLE, File, Folder
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from gazecore.errors import InputError
 from gazecore.results.compacted import Sources, Table, sources
 from gazecore.results.database import confine, database, parquet, said
-from gazecore.results.objects import File, list_files
+from gazecore.results.files import File, list_files
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES
 from gazecore.shards.plan import PLAN

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gazecore.results.objects import list_files
+from gazecore.results.files import list_files
 from gazecore.results.run import Run
 from gazecore.shards.directory import shard_numbers
 from gazecore.shards.plan import PlanPart

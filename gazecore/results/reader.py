@@ -22,7 +22,7 @@ from gazecore.density.codec import decode
 from gazecore.density.resample import to_size
 from gazecore.errors import InputError
 from gazecore.results.compacted import SCHEMAS, read_compaction, sources
-from gazecore.results.objects import READERS, Object
+from gazecore.results.files import READERS, Object
 from gazecore.results.run import Run, open_run
 from gazecore.results.schema import SCORES, read_densities
 from gazecore.shards.directory import shard_name, shard_numbers

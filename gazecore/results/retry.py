@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gazecore.results.objects import READERS, Object
+from gazecore.results.files import READERS, Object
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES
 from gazecore.results.status import error_counts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gazecore.errors import GazecoreError
 from gazecore.results.compacted import compacted_counts, shard_files
-from gazecore.results.objects import READERS, File, Object
+from gazecore.results.files import READERS, File, Object
 from gazecore.results.rate import begin_time, commit_rate
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES

@@ -22,7 +22,7 @@ from gazecore.results.compacted import (
     shard_files,
 )
 from gazecore.results.database import database, parquet, said
-from gazecore.results.objects import list_files
+from gazecore.results.files import list_files
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, read_densities
 from gazecore.shards.directory import DIGEST, digest, shard_name, shard_numbers

@@ -26,7 +26,7 @@ from gazecore.results import reader
 from gazecore.results.compact import compact, make_plan, sort_group
 from gazecore.results.compacted import Table, manifest, read_compaction, sources
 from gazecore.results.export import export_run
-from gazecore.results.objects import Object
+from gazecore.results.files import Object
 from gazecore.results.query import query
 from gazecore.results.retry import failed_images
 from gazecore.results.run import Run, begin_run, open_run
@@ -67,7 +67,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compacting, "GROUP_BYTES", 60_000)
     monkeypatch.setattr(compacting, "PART_BYTES", 50_000)
     monkeypatch.setattr(compacting, "_EVERY", 2)
-    monkeypatch.setattr("gazecore.results.objects.WHOLE", 4_000)
+    monkeypatch.setattr("gazecore.results.files.WHOLE", 4_000)
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
