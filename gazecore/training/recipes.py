@@ -81,7 +81,7 @@ class TrainingConfig:
         return replace(self, widths=shape[0], activation=shape[1])
 
 
-CALIBRATING = TrainingConfig(epochs=20, patience=20, learning_rate=2e-2, weight_decay=0)
+CALIBRATING = TrainingConfig(epochs=10, patience=10, learning_rate=6e-2, weight_decay=0)
 """How a calibration is trained: few numbers, from few images, that start near where they end."""
 
 
