@@ -481,7 +481,10 @@ def test_a_calibration_adapts_what_screens_differ_in_alone(
     spoilt = replace(spoilt, readout=readout)
     (tmp_path / "spoilt.safetensors").write_bytes(spoilt.to_bytes())
     init = str(tmp_path / "spoilt.safetensors")
-    adapt = Course(caches, str(tmp_path / "a" / "m.safetensors"), init=init, only="calibration")
+    adapt = Course(
+        caches, str(tmp_path / "a" / "m.safetensors"), init=init, only="calibration",
+        training=TrainingConfig(epochs=30),  # there are only two steps in each
+    )  # fmt: skip
     adapted = courses.train(adapt).bundle
     held_out = [data.image_ids.index(name) for name in good.training.held_out_images]
 
