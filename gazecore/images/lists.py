@@ -31,7 +31,7 @@ _BATCH = 10_000
 
 def is_list(location: Location) -> bool:
     """Whether a file is named like a list."""
-    return _name(location).lower().endswith(_SUFFIXES)
+    return file_name(location).lower().endswith(_SUFFIXES)
 
 
 def read_list(location: Location, allow: Collection[str]) -> Iterator[pa.RecordBatch]:
@@ -44,12 +44,12 @@ def read_list(location: Location, allow: Collection[str]) -> Iterator[pa.RecordB
     Raises:
         InputError: it cannot be read, lacks a column or a value, or names what it may not.
     """
-    base = _name(location).rpartition("/")[0]
+    base = file_name(location).rpartition("/")[0]
     folder = base if location.is_local else str(location.fs.unstrip_protocol(base))
     row = 1
     try:
         with location.fs.open(location.path, "rb") as file:
-            for batch in _list_columns(_name(location), file):
+            for batch in _list_columns(file_name(location), file):
                 named = batch["uri"].to_pylist()
                 for column in batch.schema.names:
                     values = named if column == "uri" else batch[column].to_pylist()
@@ -76,7 +76,7 @@ def read_list(location: Location, allow: Collection[str]) -> Iterator[pa.RecordB
         raise InputError(f"{location.uri} is not a readable list: {one_line(error)}") from error
 
 
-def _name(location: Location) -> str:
+def file_name(location: Location) -> str:
     """The path without the query of a URL."""
     is_web = protocol_of(location.uri) in _WEB
     return location.path.partition("?")[0] if is_web else location.path

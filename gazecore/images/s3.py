@@ -86,8 +86,10 @@ class Bucket:
         names = ("access_key_id", "secret_access_key", "token")
         return {**dict(zip(names, found, strict=True)), "expires_at": expires}
 
-    def read(self, key: str, end: int) -> bytes:
-        """The first `end` bytes of an object. Raises all kinds of errors."""
+    def read(self, key: str, end: int, start: int = 0) -> bytes:
+        """The bytes of an object up to `end`. Raises all kinds of errors."""
+        if start:
+            return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
         found = obstore.get(self._store, key)
         if found.meta["size"] > end:
             return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
@@ -98,13 +100,13 @@ _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
 
 
-def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
-    """The first `end` bytes of an object.
+def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int = 0) -> bytes:
+    """The bytes of an object up to `end`.
 
     Args:
         fs: an `s3fs.S3FileSystem`.
         path: bucket and key.
-        end: bytes.
+        end, start: bytes of the object.
         by_s3fs: reads it the other way.
 
     Raises:
@@ -124,7 +126,7 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes]) -> bytes:
                 bucket = _buckets.setdefault((id(fs), name), made)
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
-            data = bucket.read(key, end)
+            data = bucket.read(key, end, start)
             bucket.failed = 0
             return data
     except GenericError as error:

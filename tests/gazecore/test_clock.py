@@ -43,7 +43,8 @@ class SleepingStage:
 
 def run(photos: Path, *, compute: float, fetchers: int) -> Times:
     paths = sorted(map(str, photos.rglob("*.jpg")))
-    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
+    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths),
+                       "version": [None] * len(paths)})  # fmt: skip
     pipeline = Pipeline(SleepingStage(compute), ReadingConfig(fetchers=fetchers))
     with pipeline.clock.shard():
         pipeline.process(images)
@@ -74,7 +75,8 @@ def test_the_stage_that_others_wait_for_is_named(
 
 def test_every_stage_is_measured_and_nothing_stays_ready(tiny: DeepGaze, photos: Path) -> None:
     paths = [*sorted(map(str, photos.rglob("*.jpg"))), str(photos / "missing.jpg")]
-    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
+    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths),
+                       "version": [None] * len(paths)})  # fmt: skip
     scorer = Scorer(tiny)
     with scorer.clock.shard():
         scorer.score(images)
