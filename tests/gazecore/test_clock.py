@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import structlog
 
+import gazecore.images.read
 import gazecore.shards.pipeline
 from gazecore.errors import NotFound
 from gazecore.images.decode import NetworkInput
@@ -59,13 +60,13 @@ def test_the_stage_that_others_wait_for_is_named(
     assert verdict(busy) == "compute-bound"
     assert busy.bytes_read == sum(path.stat().st_size for path in photos.rglob("*.jpg"))
 
-    real = gazecore.shards.pipeline.fetch
+    real = gazecore.images.read.fetch
 
     def slow(*arguments: object) -> bytes:
         time.sleep(0.4)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", slow)
+    monkeypatch.setattr(gazecore.images.read, "fetch", slow)
     waiting = run(photos, compute=0.001, fetchers=2)
     assert waiting.seconds["fetch"] >= 4.0
     assert waiting.working < 0.9 * waiting.seconds["fetch"], "two threads fetch at once"
@@ -95,7 +96,7 @@ def test_what_is_logged_while_an_image_is_read_names_its_shard(
         seen.append(structlog.contextvars.get_contextvars())
         raise NotFound("gone")
 
-    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", fetch)
+    monkeypatch.setattr(gazecore.images.read, "fetch", fetch)
     with structlog.contextvars.bound_contextvars(shard=7):
         run(photos, compute=0, fetchers=4)
     assert seen == [{"shard": 7}] * 10
