@@ -1,6 +1,7 @@
 """URIs become bytes. What is gone for good is told apart from what may come back."""
 
 import errno
+import functools
 import socket
 from collections.abc import Callable
 from threading import Event
@@ -216,17 +217,16 @@ def _code(error: Exception) -> str | None:
     return response["Error"].get("Code") if response and "Error" in response else None
 
 
-def _read_capped(location: Location, end: int, start: int = 0) -> bytes:
+def _read_capped(location: Location, end: int, start: int | None = None) -> bytes:
     if location.is_local:
-        return read_regular(location.path, end, start)
+        return read_regular(location.path, end, start or 0)
     if isinstance(location.fs, HTTPFileSystem):
         # Servers need not heed a range.
-        return read_at_most(location.fs, location.path, end, start)
+        return read_at_most(location.fs, location.path, end, start or 0)
     if isinstance(location.fs, S3FileSystem):
-        return s3.read(
-            location.fs, location.path, end, lambda: _read_range(location, end, start), start
-        )
-    return _read_range(location, end, start)
+        by_s3fs = functools.partial(_read_range, location, end, start or 0)
+        return s3.read(location.fs, location.path, end, by_s3fs, start)
+    return _read_range(location, end, start or 0)
 
 
 def _read_range(location: Location, end: int, start: int) -> bytes:

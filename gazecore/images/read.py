@@ -93,7 +93,12 @@ class Reader:
             series.close()
 
     def _in_series(self, key: Key, index: int, at: Place | int) -> Take:
-        series = self._series.setdefault(key, Series(key))
+        series = self._series.get(key)
+        if series is None:
+            series = Series(key)
+            if self._series:
+                list(self._series.values())[-1].following = series
+            self._series[key] = series
         series.add(index, at)
         return lambda given_up: series.take(index)
 

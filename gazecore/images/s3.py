@@ -42,11 +42,12 @@ class Bucket:
     Attributes:
         failed: objects in a row that only s3fs could read.
         in_trouble: the last request of obstore met trouble, and s3fs has read nothing since.
+        gives_parts: the server answers a request for a part as obstore wants it.
     """
 
     def __init__(self, fs: Any, name: str) -> None:
         """Connect. Raises whatever s3fs raises."""
-        self.failed, self.in_trouble = 0, False
+        self.failed, self.in_trouble, self.gives_parts = 0, False, True
         self._fs = fs
         client = fs.connect()
         config: Any = {
@@ -86,9 +87,9 @@ class Bucket:
         names = ("access_key_id", "secret_access_key", "token")
         return {**dict(zip(names, found, strict=True)), "expires_at": expires}
 
-    def read(self, key: str, end: int, start: int = 0) -> bytes:
+    def read(self, key: str, end: int, start: int | None = None) -> bytes:
         """The bytes of an object up to `end`. Raises all kinds of errors."""
-        if start:
+        if start is not None:
             return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
         found = obstore.get(self._store, key)
         if found.meta["size"] > end:
@@ -100,13 +101,16 @@ _lock = threading.Lock()
 _buckets: dict[tuple[int, str], Bucket] = {}
 
 
-def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int = 0) -> bytes:
+def read(
+    fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int | None = None
+) -> bytes:
     """The bytes of an object up to `end`.
 
     Args:
         fs: an `s3fs.S3FileSystem`.
         path: bucket and key.
-        end, start: bytes of the object.
+        end: bytes.
+        start: where a part begins; None: what is wanted is most likely all.
         by_s3fs: reads it the other way.
 
     Raises:
@@ -124,12 +128,17 @@ def read(fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int 
             made = Bucket(fs, name)  # which may take its time: others are not to wait for it
             with _lock:
                 bucket = _buckets.setdefault((id(fs), name), made)
+        if start is not None and not bucket.gives_parts:
+            return by_s3fs()
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
             data = bucket.read(key, end, start)
             bucket.failed = 0
             return data
     except GenericError as error:
+        if bucket and start is not None and "non-partial" in str(error):
+            bucket.gives_parts = False  # it says 200 for 206, and sends what was asked for
+            return by_s3fs()
         if bucket:
             bucket.in_trouble = True
         raise OSError(_in_short(error)) from None

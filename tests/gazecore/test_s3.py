@@ -117,7 +117,7 @@ def test_a_bucket_that_only_s3fs_can_read_is_left_to_it(
     bucket.put_object(Key="a.jpg", Body=b"pixels")
     tried: list[str] = []
 
-    def refused(self: s3.Bucket, key: str, end: int, start: int = 0) -> bytes:
+    def refused(self: s3.Bucket, key: str, end: int, start: int | None = None) -> bytes:
         tried.append(key)
         raise s3.BaseError("301 Moved Permanently")
 
@@ -153,7 +153,7 @@ def test_one_trouble_met_by_many_readers_counts_once(
 ) -> None:
     ways: list[str] = []
 
-    def by_obstore(self: s3.Bucket, key: str, end: int, start: int = 0) -> bytes:
+    def by_obstore(self: s3.Bucket, key: str, end: int, start: int | None = None) -> bytes:
         time.sleep(0.005)
         if key == "late":
             raise s3.GenericError("503 Slow Down")

@@ -93,6 +93,14 @@ class Column:
         count: int = self._starts[-1]
         return count
 
+    def expect(self, row: int) -> None:
+        """Say which row is the last that will be read soon: none beyond its group is read ahead."""
+        group = next((g for g, end in enumerate(self._starts[1:]) if row < end), -1)
+        if group >= 0 and self._index >= 0:
+            chunk = self._file.metadata.row_group(group).column(self._index)
+            begin = chunk.dictionary_page_offset or chunk.data_page_offset
+            self._source.until = begin + chunk.total_compressed_size
+
     def read(self, row: int) -> bytes:
         """An image. Going back within a row group reads it from its begin.
 
@@ -133,8 +141,6 @@ class Column:
     def _begin(self, group: int) -> None:
         metadata = self._file.metadata.row_group(group)
         chunk = metadata.column(self._index)
-        begin = chunk.dictionary_page_offset or chunk.data_page_offset
-        self._source.until = begin + chunk.total_compressed_size
         average = max(1, chunk.total_uncompressed_size // max(1, metadata.num_rows))
         self._batches = self._file.iter_batches(
             max(1, min(256, _BATCH // average)), [group], [self._leaf], use_threads=False

@@ -3,6 +3,8 @@
 import gzip
 import io
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 from gazecore.errors import GazecoreError, StorageError
@@ -20,9 +22,15 @@ _NEAR = 2**20
 _RATIO, _FREE = 100, 2**28
 """A compressed container may unpack to so many times its bytes, and so many bytes beside that."""
 
+in_background = ThreadPoolExecutor(16, "gazecore-ahead")
+_ONCE = Event()
+_ONCE.set()
+"""Nobody waits for what is read ahead: where it fails, it is read again when it is wanted."""
+
 
 class RangeFile(io.RawIOBase):
-    """An object, whose errors that may pass are tried again.
+    """An object, whose errors that may pass are tried again. While it is read on, the next range is
+    on its way.
 
     Attributes:
         size: bytes.
@@ -36,6 +44,7 @@ class RangeFile(io.RawIOBase):
         self.size = self.until = object_size(uri)
         self.error: GazecoreError | None = None
         self._uri, self._at, self._start, self._data = uri, 0, 0, b""
+        self._next: tuple[int, Future[bytes]] | None = None
 
     def readable(self) -> bool:
         """See `io.IOBase`."""
@@ -70,16 +79,28 @@ class RangeFile(io.RawIOBase):
 
     def _request(self, wanted: int) -> None:
         goes_on = 0 <= self._at - (self._start + len(self._data)) <= _NEAR
+        self._start, self._data = self._at, b""
+        if self._next:
+            start, future = self._next
+            self._next = None
+            if start <= self._at < start + AHEAD and not future.exception():
+                self._start, self._data = start, future.result()
         ahead = min(self.until - self._at, AHEAD if goes_on else _FIRST)
         end = min(self.size, self._at + max(wanted, ahead))
         try:
-            self._data = fetch_part(self._uri, self._at, end)
+            if self._at >= self._start + len(self._data):
+                self._start = self._at
+                self._data = fetch_part(self._uri, self._at, end)
             if not self._data:
                 raise StorageError("it has become shorter while it was read")
         except GazecoreError as error:
             self.error = error
             raise
-        self._start = self._at
+        follows = self._start + len(self._data)
+        if goes_on and follows < min(self.until, self.size):
+            end = min(self.until, self.size, follows + AHEAD)
+            future = in_background.submit(fetch_part, self._uri, follows, end, _ONCE)
+            self._next = follows, future
 
 
 class Gunzip(io.RawIOBase):

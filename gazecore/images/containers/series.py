@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from gazecore.errors import GazecoreError, StorageError, StorageUnavailable
 from gazecore.images.containers import Place
 from gazecore.images.containers.columns import Column
-from gazecore.images.containers.ranges import Gunzip, RangeFile
+from gazecore.images.containers.ranges import Gunzip, RangeFile, in_background
 
 KEPT = 8
 """Containers that stay open, the ones that were used last."""
@@ -21,6 +21,10 @@ class Opened(Protocol):
     @property
     def position(self) -> int:
         """What it reads next without going back."""
+        ...
+
+    def expect(self, at: Any) -> None:
+        """Say what is the last that will be read soon: nothing beyond it is read ahead."""
         ...
 
     def read(self, at: Any) -> bytes:
@@ -40,6 +44,9 @@ class CompressedTar:
     def position(self) -> int:
         """See `Opened`."""
         return self._file.tell()
+
+    def expect(self, at: Place) -> None:
+        """See `Opened`. Where it lies in what is compressed is not known."""
 
     def read(self, at: Place) -> bytes:
         """The bytes of a place; fewer where it ends before. Raises StorageError, see `Gunzip`."""
@@ -76,11 +83,16 @@ _shelf = _Shelf()
 
 
 class Series:
-    """Members of one container, read in the order in which they were added."""
+    """Members of one container, read in the order in which they were added.
+
+    Attributes:
+        following: of the container that will be asked for next: it is opened meanwhile.
+    """
 
     def __init__(self, key: Key) -> None:
         """Nothing is opened yet."""
         self._key = key
+        self.following: Series | None = None
         self._waiting: list[tuple[int, Any]] = []
         self._done = 0
         self._found: dict[int, bytes | Exception] = {}
@@ -96,10 +108,11 @@ class Series:
     def take(self, index: int) -> bytes:
         """A member, once; those that were added before it are read before it. Raises as `fetch`."""
         with self._lock:
+            following, self.following = self.following, None
+            if following:
+                in_background.submit(following._begin)
             while index not in self._found:
-                number, at = self._waiting[self._done]
-                self._found[number] = self._read(at)
-                self._done += 1
+                self._read_next()
             found = self._found.pop(index)
         if isinstance(found, Exception):
             raise found
@@ -111,6 +124,17 @@ class Series:
             if self._opened:
                 _shelf.put(self._key, self._opened)
             self._opened = None
+
+    def _begin(self) -> None:
+        """Read the first member before somebody asks for it."""
+        with self._lock:
+            if not self._done:
+                self._read_next()
+
+    def _read_next(self) -> None:
+        number, at = self._waiting[self._done]
+        self._found[number] = self._read(at)
+        self._done += 1
 
     def _read(self, at: Any) -> bytes | Exception:
         if self._refused:
@@ -144,3 +168,4 @@ class Series:
         if self._opened is None:
             self._is_fresh = True
             self._opened = CompressedTar(container) if is_place else Column(container, column)
+        self._opened.expect(max(place for _, place in self._waiting))
