@@ -27,10 +27,19 @@ UNREAD_SUFFIXES = (
 LITTER_FOLDERS = (
     "__MACOSX", "@eaDir", "#recycle", ".thumbnails", ".thumb", ".Trash", ".Trashes",
     ".Spotlight-V100", ".fseventsd", "$RECYCLE.BIN", "System Volume Information",
-    ".picasaoriginals", ".ipynb_checkpoints",
+    ".picasaoriginals", ".ipynb_checkpoints", ".git", ".svn", ".dtrash", ".AppleDouble",
 )  # fmt: skip
-LITTER_NAMES = ("._*", ".trashed-*")
-"""What systems and programs leave among photographs, named like them: folders, and file names."""
+LITTER_NAMES = (
+    "._*",
+    ".trashed-*",
+    "*~",
+    "~$*",
+    ".~lock.*",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+)
+"""What systems and programs leave among photographs: folders, and file names."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from gazecore.errors import (
 from gazecore.images.choice import Choice
 from gazecore.images.containers import kind_of_container
 from gazecore.images.formats import SUFFIXES
-from gazecore.images.lists import file_name, is_list, read_list
+from gazecore.images.lists import Columns, file_name, is_list, read_list
 from gazecore.images.members import Entry, is_list_of_rows, unpacked
 from gazecore.storage import Location
 
@@ -57,6 +57,8 @@ def list_images(
     allow: Collection[str] = (),
     include: Collection[str] = (),
     left_out: Counter[str] | None = None,
+    exclude: Collection[str] = (),
+    columns: Columns | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """List the images of an input.
 
@@ -67,10 +69,13 @@ def list_images(
             `image_id`, or text with one URI per line. Paths in a list are relative to its folder.
         allow: protocols that a list may name besides its own storage (`file`: local paths). One
             on this machine may name local paths and STORAGES without.
-        include: names of files or folders, with wildcards, that a folder's listing takes although
-            it would leave them out: what systems leave among photographs (`LITTER_NAMES`,
-            `LITTER_FOLDERS`), and files that are not named like images that are read.
-        left_out: counts, by reason, the pictures that a folder's listing leaves out.
+        include: globs of files that a folder's listing takes although it would leave them out:
+            what systems leave among photographs (`LITTER_NAMES`, `LITTER_FOLDERS`), and files that
+            are not named like images that are read. A glob is compared with a file's name, with the
+            names of the folders above it, and with its whole path from the folder.
+        left_out: counts, by reason, what the listing of a folder or an archive leaves out.
+        exclude: globs of files that are left out whatever `include` says.
+        columns: what those of a list are called; it is told what was taken.
 
     Yields:
         Batches of the schema `LISTED`. image_id is the path relative to the folder (for a glob,
@@ -86,7 +91,8 @@ def list_images(
     location = Location(source)
     found = False
     try:
-        for batch in _list(location, source, allow, Choice(include, left_out)):
+        choice = Choice(include, exclude, left_out)
+        for batch in _list(location, source, allow, choice, columns or Columns()):
             found = True
             yield batch
     except (OSError, BotoCoreError, aiohttp.ClientError, ImageError) as error:
@@ -106,20 +112,23 @@ def list_images(
 
 def describe(left_out: Mapping[str, int]) -> str:
     """What a listing left out, in words that follow others; empty where it was nothing."""
-    words = [f"{count:,} {reason}" for reason, count in sorted(left_out.items())]
+    most = sorted(Counter(left_out).most_common(10))
+    words = [f"{count:,} {reason}" for reason, count in most]
     return f" (left out: {', '.join(words)})" if words else ""
 
 
 def _list(
-    location: Location, source: str, allow: Collection[str], choice: Choice
+    location: Location, source: str, allow: Collection[str], choice: Choice, columns: Columns
 ) -> Iterator[pa.RecordBatch]:
     kind = _kind(location)
     is_container = kind == "file" and kind_of_container(file_name(location)) is not None
-    if is_container and not (is_list(location) and is_list_of_rows(location)):
+    if is_container and not (is_list(location) and is_list_of_rows(location, columns)):
         entries = iter([_entry(location.fs.info(location.path))])
-        yield from _batches(location, location.path, unpacked(location, entries, choice, True))
+        yield from _batches(
+            location, location.path, unpacked(location, entries, choice, columns, True)
+        )
     elif kind == "file" and is_list(location):
-        for batch in read_list(location, allow):
+        for batch in read_list(location, allow, columns):
             nulls = [
                 pa.nulls(batch.num_rows, LISTED.field(name).type) for name in ("size", "version")
             ]
@@ -130,11 +139,11 @@ def _list(
     elif kind == "directory":
         skip = len(location.path.rstrip("/")) + 1
         entries = (e for e in _walk(location, choice) if choice.takes(e[0][skip:]))
-        yield from _batches(location, location.path, unpacked(location, entries, choice))
+        yield from _batches(location, location.path, unpacked(location, entries, choice, columns))
     elif any(mark in location.path for mark in "*?["):
         first = min(location.path.index(m) for m in "*?[" if m in location.path)
         root = location.path[:first].rpartition("/")[0]
-        entries = unpacked(location, _glob(location, root), choice)
+        entries = unpacked(location, _glob(location, root), choice, columns)
         yield from _batches(location, root, entries)
     else:
         raise InputError(f"there is no folder, glob, image or list at {source}")
@@ -172,7 +181,7 @@ def _glob(location: Location, root: str) -> Iterator[Entry]:
     # fsspec's own leaves out folders that it could not list.
     pattern = re.compile(glob_translate(location.path))
     if "**" in location.path:
-        entries = _walk(Location(str(location.fs.unstrip_protocol(root))), Choice((), None))
+        entries = _walk(Location(str(location.fs.unstrip_protocol(root))), Choice())
     else:
         entries = _visit(location.fs, root, location.path.count("/") - root.count("/"))
     yield from (entry for entry in entries if pattern.match(entry[0]))
@@ -206,10 +215,10 @@ def _walk(location: Location, choice: Choice) -> Iterator[Entry]:
                 try:
                     status = os.stat(path)
                 except OSError:  # a link that leads nowhere is an input too, and will fail
-                    yield path, None, None
+                    yield Entry(path, None, None)
                 else:
                     if stat.S_ISREG(status.st_mode):
-                        yield path, status.st_size, str(status.st_mtime_ns)
+                        yield Entry(path, status.st_size, str(status.st_mtime_ns))
                     elif name.lower().endswith(SUFFIXES):
                         choice.skips()
     elif hasattr(location.fs, "_iterdir"):
@@ -252,15 +261,16 @@ def _walk_s3(location: Location) -> Iterator[Entry]:
 
 def _entry(info: dict[str, Any]) -> Entry:
     version = next((info[k] for k in ("ETag", "etag", "mtime", "LastModified") if k in info), None)
-    return info["name"], info.get("size"), None if version is None else str(version).strip('"')
+    text = None if version is None else str(version).strip('"')
+    return Entry(info["name"], info.get("size"), text)
 
 
 def _batches(location: Location, root: str, entries: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
     skip = len(root.rstrip("/")) + 1
     rows: dict[str, list[Any]] = {name: [] for name in LISTED.names}
-    for path, size, version in entries:
+    for path, size, version, image_id in entries:
         _encodable(path)
-        rows["image_id"].append(path[skip:])
+        rows["image_id"].append(path[skip:] if image_id is None else image_id)
         rows["uri"].append(path if location.is_local else location.fs.unstrip_protocol(path))
         rows["size"].append(size)
         rows["version"].append(version)

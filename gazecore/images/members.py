@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Event
+from typing import NamedTuple
 
 from gazecore.errors import ImageError, InputError
 from gazecore.images.choice import Choice
@@ -14,10 +15,18 @@ from gazecore.images.containers import Kind, kind_of_container, with_place
 from gazecore.images.containers.archives import entries as archive_entries
 from gazecore.images.containers.columns import Column
 from gazecore.images.formats import SUFFIXES
+from gazecore.images.lists import Columns
 from gazecore.storage import Location
 
-Entry = tuple[str, int | None, str | None]
-"""Path on its storage, size, version."""
+
+class Entry(NamedTuple):
+    """Path on its storage, size, version; and the id where the path does not give it."""
+
+    path: str
+    size: int | None
+    version: str | None
+    image_id: str | None = None
+
 
 AT_ONCE = 8
 """Containers that are looked into at the same time, and twice as many ahead of the listing."""
@@ -29,17 +38,21 @@ NO_IMAGES = "Parquet without a column of images"
 
 @dataclass
 class _Contents:
-    """What is in a container: files of an archive, or rows of Parquet; why there may be more; and
+    """What is in a container: files of an archive, or a table; why there may be more; and
     what of an archive is no file."""
 
     files: list[File] = field(default_factory=list)
-    rows: int | None = None
+    table: Column | None = None
     broken: ImageError | None = None
     left_out: Counter[str] = field(default_factory=Counter)
 
 
 def unpacked(
-    location: Location, entries: Iterable[Entry], choice: Choice, is_alone: bool = False
+    location: Location,
+    entries: Iterable[Entry],
+    choice: Choice,
+    columns: Columns,
+    is_alone: bool = False,
 ) -> Iterator[Entry]:
     """Files, with the images in containers in the place of those.
 
@@ -47,6 +60,7 @@ def unpacked(
         location: on their storage.
         entries: the files.
         choice: which members are wanted.
+        columns: of Parquet, those of the images' bytes and of ids.
         is_alone: a container is all that is listed: one that cannot be opened is an error.
 
     Raises:
@@ -65,13 +79,13 @@ def unpacked(
         found = future.result()
         if is_alone and found.broken and not found.files:
             raise found.broken
-        yield from _members(entry, found, choice)
+        yield from _members(entry, found, choice, columns)
 
     try:
         for entry in entries:
-            kind = kind_of_container(entry[0].partition("?")[0] if is_alone else entry[0])
-            uri = entry[0] if location.is_local else location.fs.unstrip_protocol(entry[0])
-            future = pool.submit(_look_into, uri, kind, stop) if kind else None
+            kind = kind_of_container(entry.path.partition("?")[0] if is_alone else entry.path)
+            uri = entry.path if location.is_local else location.fs.unstrip_protocol(entry.path)
+            future = pool.submit(_look_into, uri, kind, columns, stop) if kind else None
             waiting.append((entry, future))
             if len(waiting) > 2 * AT_ONCE:
                 yield from ready()
@@ -82,26 +96,26 @@ def unpacked(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def is_list_of_rows(location: Location) -> bool:
+def is_list_of_rows(location: Location, columns: Columns) -> bool:
     """Whether a Parquet file is a list of images, and holds none; also where nobody can read it."""
     try:
-        return not Column(location.uri).candidates
+        return not Column(location.uri, columns.uri).candidates
     except ImageError:
         return True
 
 
-def _look_into(uri: str, kind: Kind, stop: Event) -> _Contents:
+def _look_into(uri: str, kind: Kind, columns: Columns, stop: Event) -> _Contents:
     found = _Contents()
     try:
         if kind == "parquet":
-            column = Column(uri)
+            column = Column(uri, columns.uri)
             if len(column.candidates) > 1:
                 raise InputError(
                     f"{uri} has several columns of bytes, {', '.join(column.candidates)}: say "
                     "which holds the images by --uri-column"
                 )
             if column.candidates:
-                found.rows = column.rows
+                found.table = column
             else:
                 found.left_out[NO_IMAGES] += 1
         else:
@@ -112,15 +126,34 @@ def _look_into(uri: str, kind: Kind, stop: Event) -> _Contents:
     return found
 
 
-def _members(container: Entry, found: _Contents, choice: Choice) -> Iterator[Entry]:
-    path, _, version = container
+def _members(
+    container: Entry, found: _Contents, choice: Choice, columns: Columns
+) -> Iterator[Entry]:
+    path, version = container.path, container.version
     choice.left_out.update(found.left_out)
-    for row in range(found.rows or 0):
-        yield f"{path}#{row}", None, version
+    if found.table:
+        yield from _rows(container, found.table, columns)
     for file in _wanted(found.files, choice):
-        yield f"{path}#{file.name}", file.size, with_place(version, file.place)
+        yield Entry(f"{path}#{file.name}", file.size, with_place(version, file.place))
     if found.broken:
-        yield f"{path}#", None, version
+        yield Entry(f"{path}#", None, version)
+
+
+def _rows(container: Entry, table: Column, columns: Columns) -> Iterator[Entry]:
+    """The rows of a table of images."""
+    prefix = f"{container.path}#" + (f"{columns.uri}/" if columns.uri else "")
+    took = f"images by the bytes in column `{table.candidates[0]}`"
+    columns.took = took + (f", ids by `{columns.ids}`" if columns.ids else "")
+    if columns.ids is None:
+        for row in range(table.rows):
+            yield Entry(f"{prefix}{row}", None, container.version)
+        return
+    for row, image_id in enumerate(table.texts(columns.ids)):
+        if not image_id:
+            raise InputError(
+                f"{container.path}: row {row} has no {columns.ids} (the first is row 0)"
+            )
+        yield Entry(f"{prefix}{row}", None, container.version, image_id)
 
 
 def _wanted(files: Iterable[File], choice: Choice) -> Iterator[File]:

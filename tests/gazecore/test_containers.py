@@ -31,6 +31,7 @@ from gazecore.errors import (
 from gazecore.images.containers import place_in, ranges
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
+from gazecore.images.lists import Columns
 from gazecore.images.read import Reader, read
 from tests.containers import (
     KINDS,
@@ -148,7 +149,9 @@ def test_of_a_sample_of_webdataset_the_image_is_taken(tmp_path: Path) -> None:
         "a/7.jpg", "a/8.png", "a/9.left.jpg", "2020.01.01.jpg", "2020.01.02.jpg", "cat.jpg",
         "cat.edited.jpg",
     ]  # fmt: skip
-    assert left_out == {"beside the image of their sample": 1}
+    assert left_out == {
+        "beside the image of their sample": 1, ".json (no image)": 2, ".cls (no image)": 1,
+    }  # fmt: skip
     wanted = [
         b["image_id"].to_pylist() for b in list_images(f"{tmp_path}/x.tar", (), ["*.seg.png"])
     ]
@@ -312,6 +315,29 @@ def test_a_column_of_images_is_found_by_its_kind_and_name(tmp_path: Path) -> Non
         listed(path)
     pq.write_table(pa.table({"uri": ["a.jpg"], "embedding": [b"2"]}), path)
     assert [row["uri"] for row in listed(path)] == [f"{tmp_path}/a.jpg"]
+
+
+def test_the_columns_of_images_and_ids_can_be_named(tmp_path: Path) -> None:
+    images, path = jpegs(12), tmp_path / "x.parquet"
+    structs = [{"bytes": data, "path": name} for name, data in images.items()]
+    pq.write_table(pa.table({"image": [b"no"] * 12, "photo": structs, "n": list(range(12))}), path)
+    for name, ids in (("photo.path", list(images)), ("n", [str(i) for i in range(12)])):
+        columns = Columns("photo", name)
+        rows = [r for b in list_images(str(path), columns=columns) for r in b.to_pylist()]
+        assert [row["image_id"] for row in rows] == ids
+        assert rows[3]["uri"] == f"{path}#photo/3"
+        assert outcomes(rows) == list(images.values())
+        assert columns.took == f"images by the bytes in column `photo`, ids by `{name}`"
+    with pytest.raises(InputError, match="no column `key`; its columns are image, photo, n"):
+        list(list_images(str(path), columns=Columns("photo", "key")))
+
+
+def test_what_is_excluded_is_left_out_of_archives_too(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", dict.fromkeys(("a/1.jpg", "b/1.jpg", "b/2.png"), b"x"))
+    left_out = Counter[str]()
+    (batch,) = list_images(str(tmp_path), exclude=["b/*.jpg", "*.png"], left_out=left_out)
+    assert batch["image_id"].to_pylist() == ["x.tar#a/1.jpg"]
+    assert left_out == {"by --exclude b/*.jpg": 1, "by --exclude *.png": 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gazecore.errors import GazecoreError, NotFound, StorageError, one_line
+from gazecore.errors import GazecoreError, InputError, NotFound, StorageError, one_line
 from gazecore.images.containers.ranges import RangeFile
 
 LIKELY = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes",
@@ -68,7 +68,7 @@ class Column:
             StorageError: it is no readable Parquet file.
             NotFound, AccessDenied, StorageUnavailable: as `fetch`.
         """
-        self._source = RangeFile(uri)
+        self._uri, self._source = uri, RangeFile(uri)
         try:
             self._file = pq.ParquetFile(self._source, buffer_size=2**20, pre_buffer=False)
             leaves = image_columns(self._file.schema_arrow, wanted)
@@ -92,6 +92,25 @@ class Column:
         """How many there are."""
         count: int = self._starts[-1]
         return count
+
+    def texts(self, name: str) -> Iterator[str | None]:
+        """Another column, as text; of a struct's field the name is its path, `image.path`.
+
+        Raises:
+            InputError: there is no such column, or it is no text.
+            StorageError, StorageUnavailable: as `read`.
+        """
+        top, _, field = name.partition(".")
+        if top not in self.names:
+            names = ", ".join(self.names)
+            raise InputError(f"{self._uri} has no column `{name}`; its columns are {names}")
+        try:
+            self._source.until = self._source.size
+            for batch in self._file.iter_batches(10_000, columns=[name], use_threads=False):
+                column = batch.column(0)
+                yield from (column.field(field) if field else column).cast(pa.string()).to_pylist()
+        except Exception as error:
+            raise self._meaning(error) from error
 
     def expect(self, row: int) -> None:
         """Say which row is the last that will be read soon: none beyond its group is read ahead."""
