@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Collection
 
 from gazecore.images.containers import kind_of_container
-from gazecore.images.formats import LITTER_FOLDERS, LITTER_NAMES, SUFFIXES, UNREAD_SUFFIXES
+from gazecore.images.formats import (
+    LITTER_FOLDERS,
+    LITTER_NAMES,
+    SUFFIXES,
+    UNREAD_SUFFIXES,
+    how_to_read,
+)
 
 NO_IMAGE = " (no image)"
 """Ends the reason of a file that is not named like a picture."""
@@ -57,7 +63,7 @@ class Choice:
             return litter
         suffix = posixpath.splitext(name)[1].lower()
         if suffix in UNREAD_SUFFIXES:
-            return f"{suffix} (not read here)"
+            return f"{suffix} ({how_to_read(suffix)})"
         if name.lower().endswith(SUFFIXES) or kind_of_container(name):
             return None
         return f"{suffix or 'without a suffix'}{NO_IMAGE}"

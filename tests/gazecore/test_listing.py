@@ -558,7 +558,7 @@ LITTER = (
     "._good.jpg", "__MACOSX/._good.jpg", "a/@eaDir/good.jpg/THUMB_XL.jpg", ".thumbnails/good.jpg",
     "$RECYCLE.BIN/x.png", "a/.Trashes/501/x.png",
 )  # fmt: skip
-UNREAD = ("phone.heic", "a/raw.CR2", "b.svg")
+UNREAD = ("a layer.psd", "a/raw.CR2", "b.svg")
 
 
 def test_what_systems_leave_among_photographs_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -569,28 +569,28 @@ def test_what_systems_leave_among_photographs_is_left_out_and_counted(tmp_path: 
     assert found == [["good.jpg", "a/good.jpg"]]
     assert left_out == {
         "._*": 1, "in __MACOSX": 1, "in @eaDir": 1, "in .thumbnails": 1, "in $RECYCLE.BIN": 1,
-        "in .Trashes": 1, ".heic (not read here)": 1, ".cr2 (not read here)": 1,
+        "in .Trashes": 1, ".psd (not read here)": 1, ".cr2 (not read here)": 1,
         ".svg (not read here)": 1, "no regular file": 1, ".txt (no image)": 1,
     }  # fmt: skip
 
 
 def test_what_is_left_out_can_be_included_by_its_name(tmp_path: Path) -> None:
     touch(tmp_path, "good.jpg", *LITTER, *UNREAD)
-    wanted = ("._*", "@eaDir", "*.heic")
+    wanted = ("._*", "@eaDir", "*.psd")
     batches = list_images(str(tmp_path), include=wanted)
     assert {i for b in batches for i in b["image_id"].to_pylist()} == {
         "good.jpg", "._good.jpg", "__MACOSX/._good.jpg", "a/@eaDir/good.jpg/THUMB_XL.jpg",
-        "phone.heic",
+        "a layer.psd",
     }  # fmt: skip
 
 
 def test_what_is_excluded_is_counted_by_its_glob_whatever_is_included(tmp_path: Path) -> None:
-    touch(tmp_path, "1.jpg", "2.png", "a/raw/1.jpg", "a/raw/2.jpg", "a/b/3.jpg", "a/b/3.heic", "r~")
+    touch(tmp_path, "1.jpg", "2.png", "a/raw/1.jpg", "a/raw/2.jpg", "a/b/3.jpg", "a/b/3.psd", "r~")
     left_out = Counter[str]()
     (batch,) = list_images(
-        str(tmp_path), (), ["*.heic", "r*"], left_out, ["raw", "a/b/*.jpg", "?.png"]
+        str(tmp_path), (), ["*.psd", "r*"], left_out, ["raw", "a/b/*.jpg", "?.png"]
     )
-    assert batch["image_id"].to_pylist() == ["1.jpg", "r~", "a/b/3.heic"]
+    assert batch["image_id"].to_pylist() == ["1.jpg", "r~", "a/b/3.psd"]
     assert left_out == {
         "by --exclude raw": 2, "by --exclude a/b/*.jpg": 1, "by --exclude ?.png": 1,
     }  # fmt: skip
