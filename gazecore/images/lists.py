@@ -93,7 +93,7 @@ def read_list(
                 else:
                     ids = pa.array([_id(*pair) for pair in zip(named, uris, strict=True)])
                 yield pa.record_batch({"image_id": ids.cast(pa.string()), "uri": uris})
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, ValueError) as error:  # of decoding, or of a file without parts
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise InputError(
                 f"{location.uri} is not UTF-8 text (Latin-1 or Windows-1252, perhaps): save it as "

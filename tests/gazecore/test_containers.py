@@ -1,17 +1,21 @@
 """Images in tar, zip and Parquet are read by few requests, and with a file's promises."""
 
+import contextlib
 import errno
 import gzip
 import io
 import random
+import re
 import struct
 import tarfile
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -556,3 +560,64 @@ def test_a_member_too_large_is_an_image_error_by_its_name_alone(tmp_path: Path) 
     write_tar(tmp_path / "x.tar", {"a.jpg": bytes(2000)})
     with pytest.raises(TooLarge, match="max-bytes"):
         read(f"{tmp_path}/x.tar#a.jpg", Limits(max_bytes=1000))
+
+
+class Site(BaseHTTPRequestHandler):
+    """One file, whole or by parts."""
+
+    protocol_version = "HTTP/1.1"
+    content: ClassVar[bytes] = b""
+    gives_parts: ClassVar[bool] = True
+
+    def do_HEAD(self) -> None:
+        self._answer(200, Site.content, False)
+
+    def do_GET(self) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if wanted and Site.gives_parts:
+            self._answer(206, Site.content[int(wanted[1]) : int(wanted[2]) + 1], True)
+        else:
+            self._answer(200, Site.content, True)
+
+    def _answer(self, status: int, body: bytes, has_body: bool) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if has_body:
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # of clients that hang up
+            super().handle()
+
+    def log_message(self, *how: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    Site.content, Site.gives_parts = b"", True
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_container_on_a_web_server_is_read_by_parts(tmp_path: Path, kind: str, site: str) -> None:
+    images = {f"{i}.jpg": random.Random(i).randbytes(30_000) for i in range(20)}
+    write_container(tmp_path / f"x.{kind}", images)
+    Site.content = (tmp_path / f"x.{kind}").read_bytes()
+    rows = listed(f"{site}/x.{kind}?page=1")
+    assert rows[5]["uri"].startswith(f"{site}/x.{kind}?page=1#")
+    assert outcomes(rows) == list(images.values())
+    Site.gives_parts = False
+    if kind in ("tar", "zip"):
+        assert set(outcomes(rows[10:])) == {"storage_error"}
+    if kind in ("zip", "parquet"):  # of which the end is read first
+        with pytest.raises(InputError, match=r"gives no parts of files|support range requests"):
+            listed(f"{site}/x.{kind}")
