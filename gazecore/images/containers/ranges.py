@@ -71,7 +71,8 @@ class RangeFile(io.RawIOBase):
         while done < len(view) and self._at < self.size:
             if not self._start <= self._at < self._start + len(self._data):
                 self._request(len(view) - done)
-            piece = self._data[self._at - self._start :][: len(view) - done]
+            skip = self._at - self._start
+            piece = self._data[skip : skip + len(view) - done]
             view[done : done + len(piece)] = piece
             done += len(piece)
             self._at += len(piece)
