@@ -6,9 +6,9 @@ The same photographs, of sizes such as ImageNet's, lie on an S3 server (rclone's
 as single objects, four tars, a compressed tar, a zip, a Parquet of bytes, and the files of a
 Hugging Face data set. Each request waits for `--latency` seconds before it is sent, as a bucket's
 first byte takes 10 to 30 milliseconds and a server on this machine none. `reading` is what a worker
-reads, two shards at once by sixteen threads each; `feeding` is the whole job around a network that
-takes no time, where decoding is most of the work. Requests are counted as this process sends them.
-The gate compares the bytes that were read, too.
+reads, two shards at once by sixteen threads, the best of three turns; `feeding` is the whole
+job around a network that takes no time, where decoding is most of the work. Requests are counted as
+this process sends them. The gate compares the bytes that were read, too.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from gazecore.images.read import Reader
 from gazecore.shards.worker import SHARDS_AT_ONCE
 from tests.containers import write_parquet, write_tar, write_zip
 
-THREADS = 16
+THREADS, TURNS = 16, 3
 GROUP = 100
 """Rows of a row group: what the `datasets` library writes of images."""
 
@@ -85,21 +85,24 @@ def reading(rows: list[dict[str, Any]], latency: float) -> tuple[dict[str, float
     def read(start: int) -> list[bytes]:
         some = rows[start : start + SHARD]
         reader = Reader(some, Limits())
-        with ThreadPoolExecutor(THREADS) as threads:
-            found = threads.map(reader.read, range(len(some)))
-            digests = [hashlib.blake2b(data, digest_size=16).digest() for data in found]
+        found = list(threads.map(reader.read, range(len(some))))
         reader.close()
-        return digests
+        return found
 
-    with requests(latency) as asked, ThreadPoolExecutor(SHARDS_AT_ONCE) as shards:
+    with (
+        requests(latency) as asked,
+        ThreadPoolExecutor(THREADS) as threads,
+        ThreadPoolExecutor(SHARDS_AT_ONCE) as shards,
+    ):
         wall, processor = time.perf_counter(), time.process_time()
-        digests = [each for some in shards.map(read, range(0, len(rows), SHARD)) for each in some]
+        found = [data for some in shards.map(read, range(0, len(rows), SHARD)) for data in some]
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    digests = sorted(hashlib.blake2b(data, digest_size=16).digest() for data in found)
     return {
         "images_per_second": round(len(rows) / wall, 1),
         "cpu_ms": round(processor / len(rows) * 1e3, 3),
         "requests_per_image": round(len(asked) / len(rows), 4),
-    }, sorted(digests)
+    }, digests
 
 
 def main() -> None:
@@ -120,17 +123,22 @@ def main() -> None:
         write_forms(buckets, images)
         del images
         stack.enter_context(s3_server(buckets))
+        rows = {}
         for form in FORMS:
             started = time.perf_counter()
             with requests(arguments.latency) as asked:
-                rows = [row for batch in list_images(f"s3://{form}") for row in batch.to_pylist()]
-            listing = {
-                "seconds": round(time.perf_counter() - started, 2),
-                "requests": len(asked),
-            }
-            reading(rows[:SHARD], 0)  # so that all connections are there
-            numbers, contents[form] = reading(rows, arguments.latency)
-            found[form] = {"listing": listing, "reading": numbers}
+                listing = list_images(f"s3://{form}")
+                rows[form] = [row for batch in listing for row in batch.to_pylist()]
+            seconds = round(time.perf_counter() - started, 2)
+            found[form] = {"listing": {"seconds": seconds, "requests": len(asked)}}
+            reading(rows[form][:SHARD], 0)  # so that all connections are there
+        for _ in range(TURNS):
+            for form in FORMS:
+                numbers, contents[form] = reading(rows[form], arguments.latency)
+                best = found[form].setdefault("reading", numbers)
+                if numbers["images_per_second"] > best["images_per_second"]:
+                    found[form]["reading"] = numbers
+        for form in FORMS:
             if not arguments.skip_feeding:
                 with requests(arguments.latency):
                     out = Path(name) / "runs" / form

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from gazecore.errors import ImageError, InputError
 from gazecore.images.choice import Choice
+from gazecore.images.containers import TABLES, Kind, kind_of_container, with_place
 from gazecore.images.containers import Entry as File
-from gazecore.images.containers import Kind, kind_of_container, with_place
 from gazecore.images.containers.archives import entries as archive_entries
-from gazecore.images.containers.columns import Column
+from gazecore.images.containers.tables import Table, open_table
 from gazecore.images.formats import SUFFIXES
 from gazecore.images.lists import Columns
 from gazecore.storage import Location
@@ -33,7 +33,7 @@ AT_ONCE = 8
 
 BESIDE = "beside the image of their sample"
 NESTED = "containers in archives"
-NO_IMAGES = "Parquet without a column of images"
+NO_IMAGES = "tables without a column of images"
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _Contents:
     what of an archive is no file."""
 
     files: list[File] = field(default_factory=list)
-    table: Column | None = None
+    table: Table | None = None
     broken: ImageError | None = None
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -77,7 +77,7 @@ def unpacked(
             yield entry
             return
         found = future.result()
-        if is_alone and found.broken and not found.files:
+        if is_alone and found.broken and not (found.files or found.table):
             raise found.broken
         yield from _members(entry, found, choice, columns)
 
@@ -99,7 +99,7 @@ def unpacked(
 def is_list_of_rows(location: Location, columns: Columns) -> bool:
     """Whether a Parquet file is a list of images, and holds none; also where nobody can read it."""
     try:
-        return not Column(location.uri, columns.uri).candidates
+        return not open_table(location.uri, columns.uri).candidates
     except ImageError:
         return True
 
@@ -107,15 +107,15 @@ def is_list_of_rows(location: Location, columns: Columns) -> bool:
 def _look_into(uri: str, kind: Kind, columns: Columns, stop: Event) -> _Contents:
     found = _Contents()
     try:
-        if kind == "parquet":
-            column = Column(uri, columns.uri)
+        if kind in TABLES:
+            column = open_table(uri, columns.uri)
             if len(column.candidates) > 1:
                 raise InputError(
                     f"{uri} has several columns of bytes, {', '.join(column.candidates)}: say "
                     "which holds the images by --uri-column"
                 )
             if column.candidates:
-                found.table = column
+                found.table, found.broken = column, column.broken
             else:
                 found.left_out[NO_IMAGES] += 1
         else:
@@ -139,7 +139,7 @@ def _members(
         yield Entry(f"{path}#", None, version)
 
 
-def _rows(container: Entry, table: Column, columns: Columns) -> Iterator[Entry]:
+def _rows(container: Entry, table: Table, columns: Columns) -> Iterator[Entry]:
     """The rows of a table of images."""
     prefix = f"{container.path}#" + (f"{columns.uri}/" if columns.uri else "")
     took = f"images by the bytes in column `{table.candidates[0]}`"

@@ -10,7 +10,15 @@ from threading import Event
 from typing import Any
 
 from gazecore.errors import ImageError, NotFound, StorageError
-from gazecore.images.containers import TAR_HEADER, Kind, Place, place_in, split_member, version_in
+from gazecore.images.containers import (
+    TABLES,
+    TAR_HEADER,
+    Kind,
+    Place,
+    place_in,
+    split_member,
+    version_in,
+)
 from gazecore.images.containers.archives import member_bytes
 from gazecore.images.containers.blocks import Block
 from gazecore.images.containers.columns import row_of
@@ -26,7 +34,11 @@ _indexes = Indexes()
 
 def read(uri: str, limits: Limits = Limits()) -> bytes:
     """One image's bytes; raises as `fetch`."""
-    return Reader([{"uri": uri, "size": None, "version": None}], limits).read(0)
+    reader = Reader([{"uri": uri, "size": None, "version": None}], limits)
+    try:
+        return reader.read(0)
+    finally:
+        reader.close()
 
 
 class Reader:
@@ -50,7 +62,7 @@ class Reader:
                 continue
             container, kind, name = member
             place = place_in(row["version"])
-            if kind == "parquet":
+            if kind in TABLES:
                 column, number = row_of(name)
                 key = container, column, row["version"]
                 self._takes[index] = self._in_series(key, index, number)
@@ -106,7 +118,7 @@ class Reader:
         self, index: int, container: str, kind: Kind, name: str, given_up: Event | None
     ) -> bytes:
         take, size = self._takes.get(index), self._rows[index]["size"]
-        if take and kind == "parquet":
+        if take and kind in TABLES:
             return take(given_up)
         changed = 0.0
         if take:

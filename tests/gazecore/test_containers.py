@@ -39,8 +39,10 @@ from gazecore.images.lists import Columns
 from gazecore.images.read import Reader, read
 from tests.containers import (
     KINDS,
+    TABLES,
     Counted,
     jpegs,
+    write_arrow,
     write_container,
     write_folder,
     write_parquet,
@@ -93,11 +95,11 @@ def test_a_container_is_a_folder_of_its_images(tmp_path: Path, kind: str) -> Non
     images = jpegs(40)
     write_container(tmp_path / f"x.{kind}", images)
     rows = listed(tmp_path / f"x.{kind}")
-    names = [str(i) for i in range(40)] if kind == "parquet" else list(images)
+    names = [str(i) for i in range(40)] if kind in TABLES else list(images)
     assert [row["image_id"] for row in rows] == names
     assert [row["uri"] for row in rows] == [f"{tmp_path}/x.{kind}#{name}" for name in names]
     assert rows == listed(tmp_path / f"x.{kind}")
-    if kind != "parquet":
+    if kind not in TABLES:
         assert [row["size"] for row in rows] == [len(data) for data in images.values()]
     assert outcomes(rows) == list(images.values())
     # As a list names them, from which nobody knows where they lie.
@@ -117,12 +119,12 @@ def test_a_folder_and_a_glob_hold_containers_beside_files(tmp_path: Path) -> Non
     pq.write_table(pa.table({"uri": ["b.jpg"]}), tmp_path / "list.parquet")
     left_out = Counter[str]()
     rows = listed(tmp_path, left_out)
-    assert {row["image_id"].rpartition("a/")[0] for row in rows if "parquet" not in row["uri"]} == {
+    assert {row["image_id"].rpartition("a/")[0] for row in rows if row["size"]} == {
         "loose/", "tar.tar#", "tar.gz.tar.gz#", "zip.zip#",
     }  # fmt: skip
-    assert len(rows) == 25
-    assert left_out == {"Parquet without a column of images": 1}
-    assert Counter(outcomes(rows)) == dict.fromkeys(images.values(), 5)
+    assert len(rows) == 30
+    assert left_out == {"tables without a column of images": 1}
+    assert Counter(outcomes(rows)) == dict.fromkeys(images.values(), 6)
     assert [r["image_id"] for r in listed(f"{tmp_path}/*.tar")] == [f"tar.tar#{n}" for n in images]
 
 
@@ -293,6 +295,45 @@ def test_a_damaged_row_group_does_not_cost_the_others(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("form", ["stream", "file"])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_forms_of_arrow(tmp_path: Path, form: str, compression: str | None) -> None:
+    images, path = jpegs(23), tmp_path / "x.arrow"
+    table = pa.table({"n": list(range(23)), "photo": pa.array(images.values(), pa.large_binary())})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with new(path, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=5)
+    rows = [r for b in list_images(str(path), columns=Columns(ids="n")) for r in b.to_pylist()]
+    assert [row["image_id"] for row in rows] == [str(i) for i in range(23)]
+    assert outcomes(rows) == list(images.values())
+
+
+def test_arrow_that_is_cut_or_damaged_loses_what_is_behind(tmp_path: Path) -> None:
+    images = jpegs(30)
+    write_arrow(tmp_path / "whole.arrow", images)
+    whole = (tmp_path / "whole.arrow").read_bytes()
+    write_folder(tmp_path / "in", {"good.jpg": b"x"})
+    path = tmp_path / "in" / "x.arrow"
+    lost = set()
+    for cut in range(0, len(whole) - 8, 1171):
+        path.write_bytes(whole[:cut])
+        rows = listed(tmp_path / "in")
+        found = outcomes(rows)
+        assert found[0] == b"x"
+        good = [value for value in found[1:] if isinstance(value, bytes)]
+        assert good == list(images.values())[: len(good)]
+        assert set(found[1 + len(good) :]) <= {"storage_error"}
+        lost.add(len(good))
+    assert lost == {0, 7, 14, 21, 28}
+    damaged = bytearray(whole)
+    rng = random.Random(4)
+    for _ in range(30):
+        damaged[rng.randrange(len(whole))] ^= rng.randrange(1, 256)
+        path.write_bytes(damaged)
+        assert outcomes(listed(tmp_path / "in"))[0] == b"x"
+
+
 def test_rows_of_parquet_without_an_image_fail_alone(tmp_path: Path) -> None:
     good = jpegs(1)["a/0000.jpg"]
     for values in (
@@ -371,18 +412,18 @@ def test_many_members_take_few_requests(tmp_path: Path, kind: str, counted: type
     rng = random.Random(2)
     images = {f"{i:04d}.jpg": rng.randbytes(20_000) for i in range(1000)}
     path = tmp_path / f"x.{kind}"
-    if kind == "parquet":
-        write_parquet(path, images, rows=100)
+    if kind in TABLES:
+        (write_parquet if kind == "parquet" else write_arrow)(path, images, rows=100)
     else:
         write_container(path, images)
     counted.objects[path.name] = path.read_bytes()
     rows = listed(f"counted://{path.name}")
     listing = len(counted.asked)
-    assert listing <= 12
+    assert listing <= 16
     counted.asked.clear()
     found = [data for start in range(0, 1000, 250) for data in outcomes(rows[start : start + 250])]
     assert found == list(images.values())
-    assert len(counted.asked) <= (40 if kind == "parquet" else 12)
+    assert len(counted.asked) <= (40 if kind in TABLES else 12)
     read_bytes = sum(end - start for _, start, end in counted.asked)
     assert read_bytes < 1.3 * path.stat().st_size
 
@@ -456,7 +497,7 @@ def test_an_archive_that_changed_since_it_was_planned_is_read_as_it_is_now(
     assert set(outcomes(rows)) == {"not_found"}
 
 
-@pytest.mark.parametrize("kind", ["tar.gz", "parquet"])
+@pytest.mark.parametrize("kind", ["tar.gz", *TABLES])
 def test_what_stayed_open_is_opened_anew_where_it_was_replaced(tmp_path: Path, kind: str) -> None:
     images, path = jpegs(30), tmp_path / f"x.{kind}"
     write_container(path, images)

@@ -1,7 +1,7 @@
-"""Files that hold many images: tar, zip and Parquet.
+"""Files that hold many images: tar, zip, Parquet and Arrow.
 
 A member's URI is its container's, a `#` and its name there (`s3://b/train-000.tar#a/00012.jpg`), or
-for a row of Parquet its number from 0 (`train.parquet#17`), after its column's name where that is
+for a row of a table its number from 0 (`train.parquet#17`), after its column's name where that is
 not the one that would be guessed (`train.parquet#thumbnail/17`).
 """
 
@@ -9,10 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Kind = Literal["tar", "tar.gz", "zip", "parquet"]
+Kind = Literal["tar", "tar.gz", "zip", "parquet", "arrow"]
 
 _KINDS: dict[str, Kind] = {
     ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".zip": "zip", ".parquet": "parquet",
+    ".arrow": "arrow",
 }  # fmt: skip
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in _KINDS)
@@ -20,6 +21,9 @@ _CONTAINER = re.compile(rf".*?({_SUFFIX})", re.DOTALL | re.IGNORECASE)
 _MEMBER = re.compile(rf"(.*?({_SUFFIX})(?:\?[^#]*)?)#(.*)", re.DOTALL | re.IGNORECASE)
 _PLACE = re.compile(r"(.*)@(\d+)\+(\d+)", re.DOTALL)
 
+
+TABLES = ("parquet", "arrow")
+"""Kinds whose members are rows."""
 
 TAR_HEADER = 512
 """Bytes before those of a member of a tar."""

@@ -55,7 +55,10 @@ class Column:
         candidates: names of the columns that it may be: one, or none is read.
         names: of all columns.
         position: the row that is read next without going back.
+        broken: nothing: without its end no Parquet file is read.
     """
+
+    broken: StorageError | None = None
 
     def __init__(self, uri: str, wanted: str | None = None) -> None:
         """Read the footer.

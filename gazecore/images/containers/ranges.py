@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -13,8 +14,11 @@ from gazecore.images.fetch import fetch_part, object_size
 AHEAD = 4 * 2**20
 """Bytes of a request where what follows will be wanted, too."""
 
-_FIRST = 2**16
+FIRST = 2**16
 """Bytes of a request after a jump."""
+
+_COMING = 3
+"""Requests that are on their way beside the one that is read from."""
 
 _NEAR = 2**20
 """A jump ahead of at most so many bytes is read over: that costs less than a request."""
@@ -29,8 +33,8 @@ _ONCE.set()
 
 
 class RangeFile(io.RawIOBase):
-    """An object, whose errors that may pass are tried again. While it is read on, the next range is
-    on its way.
+    """An object, whose errors that may pass are tried again. While it is read on, the next ranges
+    are on their way.
 
     Attributes:
         size: bytes.
@@ -44,7 +48,7 @@ class RangeFile(io.RawIOBase):
         self.size = self.until = object_size(uri)
         self.error: GazecoreError | None = None
         self._uri, self._at, self._start, self._data = uri, 0, 0, b""
-        self._next: tuple[int, Future[bytes]] | None = None
+        self._coming: deque[tuple[int, int, Future[bytes]]] = deque()
 
     def readable(self) -> bool:
         """See `io.IOBase`."""
@@ -81,12 +85,13 @@ class RangeFile(io.RawIOBase):
     def _request(self, wanted: int) -> None:
         goes_on = 0 <= self._at - (self._start + len(self._data)) <= _NEAR
         self._start, self._data = self._at, b""
-        if self._next:
-            start, future = self._next
-            self._next = None
-            if start <= self._at < start + AHEAD and not future.exception():
+        while self._coming and not self._data:
+            start, end, future = self._coming.popleft()
+            if start <= self._at < end and not future.exception():
                 self._start, self._data = start, future.result()
-        ahead = min(self.until - self._at, AHEAD if goes_on else _FIRST)
+            elif self._at < start:
+                self._coming.clear()
+        ahead = min(self.until - self._at, AHEAD if goes_on else FIRST)
         end = min(self.size, self._at + max(wanted, ahead))
         try:
             if self._at >= self._start + len(self._data):
@@ -97,11 +102,13 @@ class RangeFile(io.RawIOBase):
         except GazecoreError as error:
             self.error = error
             raise
-        follows = self._start + len(self._data)
-        if goes_on and follows < min(self.until, self.size):
-            end = min(self.until, self.size, follows + AHEAD)
+        follows = self._coming[-1][1] if self._coming else self._start + len(self._data)
+        last = min(self.until, self.size) if goes_on else 0
+        while follows < last and len(self._coming) < _COMING:
+            end = min(last, follows + AHEAD)
             future = in_background.submit(fetch_part, self._uri, follows, end, _ONCE)
-            self._next = follows, future
+            self._coming.append((follows, end, future))
+            follows = end
 
 
 class Gunzip(io.RawIOBase):

@@ -5,14 +5,14 @@ from typing import Any, Protocol
 
 from gazecore.errors import GazecoreError, StorageError, StorageUnavailable
 from gazecore.images.containers import Place
-from gazecore.images.containers.columns import Column
 from gazecore.images.containers.ranges import Gunzip, RangeFile, in_background
+from gazecore.images.containers.tables import open_table
 
 KEPT = 8
 """Containers that stay open, the ones that were used last."""
 
 Key = tuple[str, str | None, str | None]
-"""What stays open: a container's URI, the column of Parquet where it is named, the version."""
+"""What stays open: a container's URI, the column of a table where it is named, the version."""
 
 
 class Opened(Protocol):
@@ -167,5 +167,5 @@ class Series:
             self._opened = _shelf.take(self._key, at.start if is_place else at)
         if self._opened is None:
             self._is_fresh = True
-            self._opened = CompressedTar(container) if is_place else Column(container, column)
+            self._opened = CompressedTar(container) if is_place else open_table(container, column)
         self._opened.expect(max(place for _, place in self._waiting))
