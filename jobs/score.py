@@ -27,8 +27,8 @@ class ScoreOptions:
     """
 
     input: Positional[Annotated[str, arg(metavar="INPUT")]]
-    """Folder, prefix, glob, image, container (.tar, .tar.gz, .zip, or .parquet with a column of
-    images), or list (.parquet, .csv, .tsv or .jsonl with a column `uri` or the like and perhaps
+    """Folder, prefix, glob, image, container (.tar, .tar.gz, .zip; .parquet or .arrow with a column
+    of images), or list (.parquet, .csv, .tsv or .jsonl with a column `uri` or the like and perhaps
     `image_id`; .txt with one URI per line). Local or any fsspec URI, such as s3://bucket/photos.
     An image in a container is named like s3://bucket/train.tar#a/1.jpg, or train.parquet#17."""
     out: str

@@ -23,6 +23,7 @@ from gazecore.images.containers.archives import member_bytes
 from gazecore.images.containers.blocks import Block
 from gazecore.images.containers.columns import row_of
 from gazecore.images.containers.indexes import Indexes
+from gazecore.images.containers.ranges import in_background
 from gazecore.images.containers.series import CompressedTar, Key, Series
 from gazecore.images.fetch import fetch, fetch_part, too_large
 from gazecore.images.formats import Limits
@@ -45,7 +46,8 @@ class Reader:
     """Reads the images of a shard, from any threads: each of them once, and about in order."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], limits: Limits) -> None:
-        """Decide what is read together; nothing is read yet.
+        """Decide what is read together. The first container that is read in order is opened
+        meanwhile.
 
         Args:
             rows: of the plan: uri, size, version.
@@ -75,6 +77,8 @@ class Reader:
                 if block is None or not block.takes(container, place):
                     block = Block(container, place.start)
                 self._takes[index] = block.add(place)
+        for series in list(self._series.values())[:1]:
+            in_background.submit(series.begin)
 
     def read(self, index: int, given_up: Event | None = None) -> bytes:
         """The bytes of an image, by its number among the rows; raises as `fetch`.

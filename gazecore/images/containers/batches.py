@@ -70,7 +70,7 @@ class Batches:
         """See `Column.expect`."""
         if 0 <= row < self.rows:
             start, length = self._places[bisect.bisect(self._starts, row) - 1]
-            self._source.until = start + length
+            self._source.expect(start + length)
 
     def texts(self, name: str) -> Iterator[str | None]:
         """See `Column.texts`."""

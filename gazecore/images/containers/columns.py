@@ -108,7 +108,7 @@ class Column:
             names = ", ".join(self.names)
             raise InputError(f"{self._uri} has no column `{name}`; its columns are {names}")
         try:
-            self._source.until = self._source.size
+            self._source.expect(self._source.size)
             for batch in self._file.iter_batches(10_000, columns=[name], use_threads=False):
                 column = batch.column(0)
                 yield from (column.field(field) if field else column).cast(pa.string()).to_pylist()
@@ -121,7 +121,7 @@ class Column:
         if group >= 0 and self._index >= 0:
             chunk = self._file.metadata.row_group(group).column(self._index)
             begin = chunk.dictionary_page_offset or chunk.data_page_offset
-            self._source.until = begin + chunk.total_compressed_size
+            self._source.expect(begin + chunk.total_compressed_size)
 
     def read(self, row: int) -> bytes:
         """An image. Going back within a row group reads it from its begin.

@@ -48,6 +48,7 @@ class RangeFile(io.RawIOBase):
         self.size = self.until = object_size(uri)
         self.error: GazecoreError | None = None
         self._uri, self._at, self._start, self._data = uri, 0, 0, b""
+        self._is_expected = False
         self._coming: deque[tuple[int, int, Future[bytes]]] = deque()
 
     def readable(self) -> bool:
@@ -69,6 +70,10 @@ class RangeFile(io.RawIOBase):
             raise ValueError("before its begin")
         return self._at
 
+    def expect(self, end: int) -> None:
+        """What is read next goes on to `end`, and not beyond."""
+        self.until, self._is_expected = end, True
+
     def readinto(self, buffer: Any) -> int:
         """All that is asked for, unless the file ends before. Raises as `fetch`."""
         view, done = memoryview(buffer).cast("B"), 0
@@ -83,7 +88,8 @@ class RangeFile(io.RawIOBase):
         return done
 
     def _request(self, wanted: int) -> None:
-        goes_on = 0 <= self._at - (self._start + len(self._data)) <= _NEAR
+        goes_on = self._is_expected or 0 <= self._at - self._start - len(self._data) <= _NEAR
+        self._is_expected = False
         self._start, self._data = self._at, b""
         while self._coming and not self._data:
             start, end, future = self._coming.popleft()

@@ -110,7 +110,7 @@ class Series:
         with self._lock:
             following, self.following = self.following, None
             if following:
-                in_background.submit(following._begin)
+                in_background.submit(following.begin)
             while index not in self._found:
                 self._read_next()
             found = self._found.pop(index)
@@ -125,7 +125,7 @@ class Series:
                 _shelf.put(self._key, self._opened)
             self._opened = None
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Read the first member before somebody asks for it."""
         with self._lock:
             if not self._done:
