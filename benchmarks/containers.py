@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,21 +61,26 @@ def write_forms(buckets: Path, images: Mapping[str, bytes]) -> None:
 def requests(latency: float) -> Iterator[list[str]]:
     """What is asked of S3 meanwhile: by obstore, and by s3fs; each after so many seconds."""
     asked: list[str] = []
-    read, call = s3.Bucket.read, S3FileSystem._call_s3
+    call = S3FileSystem._call_s3
 
-    def counted(self: Any, *how: Any) -> bytes:
-        asked.append("get")
-        time.sleep(latency)
-        return read(self, *how)
+    def counted(read: Callable[..., bytes]) -> Callable[..., bytes]:
+        def asking(*how: Any) -> bytes:
+            asked.append("get")
+            time.sleep(latency)
+            return read(*how)
+
+        return asking
 
     async def called(self: Any, method: str, *how: Any, **more: Any) -> Any:
         asked.append(method)
         await asyncio.sleep(latency)
         return await call(self, method, *how, **more)
 
-    with mock.patch.object(s3.Bucket, "read", counted), mock.patch.object(
-        S3FileSystem, "_call_s3", called
-    ):  # fmt: skip
+    with (
+        mock.patch.object(s3.Bucket, "read", counted(s3.Bucket.read)),
+        mock.patch.object(s3.Bucket, "read_range", counted(s3.Bucket.read_range)),
+        mock.patch.object(S3FileSystem, "_call_s3", called),
+    ):
         yield asked
 
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gazecore.corpus.schema import Corpus, load_corpus
     from gazecore.errors import GazecoreError
-    from gazecore.face import evaluate, open_run, score
+    from gazecore.face import compare, crop, evaluate, measure_regions, open_run, score
     from gazecore.predictor import Density, Model, Peak, load, predict
     from gazecore.results.reader import Results
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Corpus", "Density", "GazecoreError", "Model", "Peak", "Results", "__version__", "evaluate",
-    "load", "load_corpus", "open_run", "predict", "score",
+    "Corpus", "Density", "GazecoreError", "Model", "Peak", "Results", "__version__", "compare",
+    "crop", "evaluate", "load", "load_corpus", "measure_regions", "open_run", "predict", "score",
 ]  # fmt: skip
 
 _ROOMS = {
@@ -31,7 +31,9 @@ _ROOMS = {
     "load_corpus": "gazecore.corpus.schema",
     "GazecoreError": "gazecore.errors",
     "Results": "gazecore.results.reader",
-    **dict.fromkeys(["evaluate", "open_run", "score"], "gazecore.face"),
+    **dict.fromkeys(
+        ["compare", "crop", "evaluate", "measure_regions", "open_run", "score"], "gazecore.face"
+    ),
 }
 
 

@@ -35,9 +35,13 @@ _QUERY = re.compile(r"\?[^\s'\"<>\\]+")
 _KEY = re.compile(r"(?:sig|token|secret|passw|credential|key|auth)[^=&]{0,40}=", re.IGNORECASE)
 _AWS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
 
+_PART = re.compile(r"(?:AccountKey|SharedAccessSignature)=([^;]{8,})")
+"""A secret within a connection string."""
+
 _SECRET_VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN",
     "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET",
     "HF_TOKEN", "GITHUB_TOKEN",
 )  # fmt: skip
 
@@ -53,7 +57,8 @@ def redact(text: str) -> str:
     text = _AWS_KEY_ID.sub("***", text)
     for name in _SECRET_VARIABLES:
         if len(value := os.environ.get(name, "")) >= 8:
-            text = text.replace(value, "***")
+            for secret in (value, *_PART.findall(value)):
+                text = text.replace(secret, "***")
     return text
 
 

@@ -1,12 +1,15 @@
 """What a Python user calls besides a model; `gazecore` itself offers all of it (docs/python.md)."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gazecore.comparison.outputs import Comparison, compare_runs
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import RunFailed
+from gazecore.crops.measure import Cropped, crop_run
+from gazecore.density.crops import CropConfig
+from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.outputs import Evaluation, describe, evaluate_densities, image_list
 from gazecore.evaluation.selection import select_images
@@ -17,6 +20,8 @@ from gazecore.images.listing import list_images
 from gazecore.metrics.names import METRICS, Metric
 from gazecore.model.spec import DEFAULT
 from gazecore.predictor import Model
+from gazecore.regions.files import open_regions
+from gazecore.regions.measure import FIXATIONS, Measured, measure_run
 from gazecore.results.reader import Results, open_results
 from gazecore.results.run import ModelNote, RunSettings, begin_run
 from gazecore.results.settings import ScoringOptions
@@ -33,6 +38,7 @@ def score(
     out: str | Path,
     *,
     model: str = DEFAULT,
+    centerbias: str | None = None,
     backbone_weights: str | None = None,
     display_size: DisplaySize | None = None,
     density_factor: int = DEFAULT_FACTOR,
@@ -51,7 +57,7 @@ def score(
         source: a folder, prefix, glob, image, container of images or list, local or any fsspec
             URI; see docs/inputs.md.
         out: the run directory to write or continue.
-        model, backbone_weights, display_size: as `load` takes them.
+        model, centerbias, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
         shard_size, limit, retry_failed: as `ScoringOptions` has them.
         executor: what computes: this process, without Ray, or `cluster.driver.at(ADDRESS)`.
@@ -63,6 +69,7 @@ def score(
     """
     options = ScoringOptions(
         model,
+        centerbias,
         backbone_weights,
         shard_size,
         display_size,
@@ -89,6 +96,101 @@ def open_run(uri: str | Path) -> Results:
         InputError: there is none.
     """
     return open_results(str(uri))
+
+
+def measure_regions(
+    run: Results,
+    regions: str | Path,
+    out: str | Path,
+    *,
+    corpus: Corpus | None = None,
+    fixations: int = FIXATIONS,
+) -> Measured:
+    """How much of the fixations falls on parts of a run's images: what `gazecore regions` does.
+
+    Args:
+        run: from `score` or `open_run`.
+        regions: boxes in a table (.parquet, .csv, .tsv: image_id, x, y, width, height, and perhaps
+            name), COCO's annotations (.json), or a folder of masks (PNG).
+        out: the Parquet file to write, a row for each region, see docs/regions.md.
+        corpus: from `load_corpus`: fixations on the same images, measured beside.
+        fixations: of which at least one may fall in a region, for the column `chance`.
+
+    Returns:
+        How many there are; `table` is what was written.
+
+    Raises:
+        InputError: the regions cannot be read, are of no image of the run, or `out` is a file of
+            others.
+    """
+    return measure_run(
+        run.run, open_regions(Location(str(regions))), Location(str(out)), corpus, fixations
+    )
+
+
+def crop(
+    run: Results,
+    out: str | Path,
+    *,
+    aspects: Sequence[str],
+    least_scale: float = 1.0,
+    keep: float = 0.95,
+    margin: float = 0.0,
+    files: str | Path | None = None,
+) -> Cropped:
+    """Where to crop a run's images so that most of the fixations are kept: `gazecore crop`.
+
+    Args:
+        run: from `score` or `open_run`.
+        out: the Parquet file to write, a row for each image and aspect, see docs/crops.md.
+        aspects: ratios of width to height, such as `16:9`.
+        least_scale, keep, margin: see `density.crops.CropConfig`.
+        files: a folder for the pieces as files of the images' own formats; None: only the table.
+
+    Returns:
+        How many there are; `table` is what was written.
+
+    Raises:
+        InputError: a ratio or a number makes no sense, the run has no density, or a file of others
+            would be written over.
+    """
+    try:
+        config = CropConfig(least_scale, keep, margin)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    folder = None if files is None else Location(str(files))
+    return crop_run(run.run, aspects, Location(str(out)), config, folder)
+
+
+def compare(
+    first: Results,
+    second: Results,
+    out: str | Path,
+    *,
+    match: str | Path | None = None,
+    corpus: Corpus | None = None,
+    metrics: tuple[Metric, ...] = METRICS,
+    sigma: float = EvaluationConfig.sigma,
+) -> Comparison:
+    """How two runs differ: what `gazecore compare` does.
+
+    Args:
+        first, second: from `score` or `open_run`: of two models, or of two versions of images.
+        out: the folder for the tables and the page, see docs/compare.md.
+        match: a table of pairs with the columns `a` and `b`, image ids of both runs; None: images
+            of one image_id are compared.
+        corpus: from `load_corpus`: both runs are judged by its fixations too.
+        metrics, sigma: as `evaluate` takes them.
+
+    Returns:
+        `summary` has the averages, `images` and `metrics` are tables of every value.
+
+    Raises:
+        InputError: the runs have no image in common, or `out` holds other things.
+    """
+    table = None if match is None else Location(str(match))
+    config = EvaluationConfig(metrics, sigma)
+    return compare_runs(first.run, second.run, Location(str(out)), table, corpus, config)
 
 
 @dataclass(frozen=True)

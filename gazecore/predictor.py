@@ -9,7 +9,9 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, ImageOps
 
+from gazecore.density.crops import Crop, CropConfig, best_crop, focal_point, ratio_of
 from gazecore.density.peaks import peaks
+from gazecore.density.regions import Shape, measure, pixels_of
 from gazecore.density.resample import to_size
 from gazecore.density.summary import statistics
 from gazecore.errors import InputError
@@ -20,6 +22,7 @@ from gazecore.images.read import read
 from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import DEFAULT
+from gazecore.prior import with_centerbias
 from gazecore.view.overlay import draw_overlay
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -87,6 +90,47 @@ class Density:
             )
             for row, column in peaks(np.exp(self.grid))
         ]
+
+    def share(self, region: Shape) -> float:
+        """The share of the fixations, 0 to 1, that falls on a part of the image.
+
+        It is the sum of the density over the region's pixels, those whose middle lies inside.
+
+        Args:
+            region: a box (x, y, width, height), a polygon's corners (n, 2), x and y, or a mask, an
+                array of bool (height, width). What leaves the image does not count.
+
+        Raises:
+            InputError: it is none of these.
+        """
+        try:
+            pixels = pixels_of(region, self.image.height, self.image.width)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return measure(np.exp(self.log_density, dtype=np.float64), pixels).share
+
+    def crop(
+        self, aspect: str, *, least_scale: float = 1.0, keep: float = 0.95, margin: float = 0.0
+    ) -> Crop:
+        """The box of a ratio that keeps most of the fixations.
+
+        Args:
+            aspect: width to height, such as `16:9`.
+            least_scale, keep, margin: see `density.crops.CropConfig`; by default the largest box.
+
+        Raises:
+            InputError: a ratio or a number makes no sense.
+        """
+        try:
+            config = CropConfig(least_scale, keep, margin)
+            return best_crop(np.exp(self.log_density, dtype=np.float64), ratio_of(aspect), config)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    @property
+    def focal_point(self) -> tuple[float, float]:
+        """The point around which systems crop that store one for each image: x and y, 0 to 1."""
+        return focal_point(np.exp(self.log_density, dtype=np.float64))
 
     def overlay(self, longer_side: int = 1024, legend: bool = True) -> Image.Image:
         """The image with the density drawn over it; see `view.overlay.draw_overlay`."""
@@ -232,6 +276,7 @@ def load(
     device: str = "auto",
     backbone_weights: str | None = None,
     display_size: DisplaySize | None = None,
+    centerbias: str | None = None,
 ) -> Model:
     """Load a model.
 
@@ -242,12 +287,14 @@ def load(
             or a URI; None: the package that ships them.
         display_size: longer side at which images are shown to the model, `1024` or `native`; None:
             what it was trained at.
+        centerbias: instead of the model's own: `uniform`, a corpus, a bundle, or a .npy file of a
+            log density; see `prior.with_centerbias`.
 
     Raises:
         InputError: there is no such model.
         BundleError: it is damaged, or was trained on other weights.
     """
-    bundle = load_bundle(str(model))
+    bundle = with_centerbias(load_bundle(str(model)), centerbias)
     deepgaze = DeepGaze.load(bundle, device=device, backbone_source=backbone_weights)
     return Model(str(model), deepgaze, display_size or bundle.display_size)
 

@@ -16,6 +16,7 @@ from gazecore.images.lists import Columns
 from gazecore.model.backbone import SentWeights, weights_to_send
 from gazecore.model.bundle import parse_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.prior import with_centerbias
 from gazecore.results.estimate import Estimate, estimate
 from gazecore.results.retry import failed_images, failed_parts
 from gazecore.results.run import (
@@ -158,8 +159,13 @@ class Request:
         self._options = options
         self._bundle = read_bundle(options.model)
         bundle = parse_bundle(self._bundle, options.model)
+        name = redact(options.model)
+        if options.centerbias is not None:
+            bundle = with_centerbias(bundle, options.centerbias)
+            self._bundle = bundle.to_bytes()
+            name += f", centre bias {redact(options.centerbias)}"
         self._backbone = bundle.backbone
-        self._note = ModelNote(redact(options.model), bundle.training.trained_on())
+        self._note = ModelNote(name, bundle.training.trained_on())
         listing = list_images(
             source, options.allow, options.include, self.left_out, options.exclude, self.columns
         )

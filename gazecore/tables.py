@@ -1,10 +1,12 @@
 """Parquet tables of a schema: read as it says that they are, and published whole."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from gazecore.errors import DamagedTable
 from gazecore.storage import Location, parquet_bytes
@@ -44,3 +46,32 @@ def read_table(
 def publish_table(location: Location, table: pa.Table, **options: Any) -> None:
     """Write a table as one file, which appears whole; options as `parquet_bytes` takes them."""
     location.publish(parquet_bytes(table, **options))
+
+
+_ROWS = 16_384
+"""Of a row group of a table that is written row by row, which are held in memory until then."""
+
+
+@contextmanager
+def growing_table(
+    location: Location, schema: pa.Schema
+) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+    """For a table of any length: gives what is to be called with its rows, some at a time.
+
+    The file appears as a whole when the block ends, and not at all if the block raises.
+    """
+    held: list[Mapping[str, Any]] = []
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with location.staged() as path, pq.ParquetWriter(path, schema, **options) as file:
+
+        def write(rows: Sequence[Mapping[str, Any]]) -> None:
+            held.extend(rows)
+            if len(held) >= _ROWS:
+                flush()
+
+        def flush() -> None:
+            file.write_table(pa.Table.from_pylist(held, schema))
+            held.clear()
+
+        yield write
+        flush()

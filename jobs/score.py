@@ -14,6 +14,7 @@ from cluster.layout import ClusterConfig
 from gazecore.errors import InputError
 from gazecore.results.settings import ScoringOptions
 from jobs.command import keeping, run_command
+from jobs.compact import compact_large
 from jobs.console import LOADING, err, show_rows
 
 
@@ -94,6 +95,8 @@ def score(options: ScoreOptions) -> int:
     if has_scores:
         rows.append(("ask", ask(scoring.run.location.uri)))
     show_rows(rows)
+    if has_scores and not tally.failed_shards:
+        compact_large(scoring.run, scoring.plan.shards)
     return 1 if tally.failed_shards else 0
 
 

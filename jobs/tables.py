@@ -13,35 +13,46 @@ from jobs.console import out, show_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_SHOWN = 200
+ROWS_SHOWN, RECORDS_SHOWN = 200, 20
 COLUMN_WIDTH = 12
 """Of a terminal, at least; narrower ones cannot be read."""
 
 
 def show_answer(answer: "pa.Table") -> None:
-    """Print the first rows of a query's answer."""
+    """Print the first rows of a query's answer: a line each where the terminal is wide enough for
+    its columns, else a line for each of their values."""
+    if answer.column_names == ["explain_key", "explain_value"]:
+        for text in answer["explain_value"].to_pylist():
+            out.print(text, soft_wrap=True)
+        return
+    is_wide = answer.num_columns > max(1, out.width // COLUMN_WIDTH)
+    shown = answer.slice(0, RECORDS_SHOWN if is_wide else ROWS_SHOWN)
+    (_show_records if is_wide else _show_table)(shown)
+    if hidden := answer.num_rows - shown.num_rows:
+        out.print(f"… {counted(hidden, 'more rows')}: use LIMIT or --format", soft_wrap=True)
+
+
+def _show_table(answer: "pa.Table") -> None:
     import pyarrow as pa
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    shown_columns = max(1, out.width // COLUMN_WIDTH)
-    hidden = answer.num_columns - shown_columns
-    if hidden > 0:
-        answer = answer.select(range(shown_columns))
     for field in answer.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if numeric else "left", overflow="fold")
-    shown = answer.slice(0, ROWS_SHOWN)
-    for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
+        table.add_column(
+            printable(field.name), justify="right" if numeric else "left", overflow="fold"
+        )
+    for row in zip(*(column.to_pylist() for column in answer.columns), strict=True):
         table.add_row(*(_cell(value) for value in row))
     out.print(table)
-    if answer.num_rows > ROWS_SHOWN:
-        out.print(f"… {counted(answer.num_rows - ROWS_SHOWN, 'more rows')}: use LIMIT or --format")
-    if hidden > 0:
-        out.print(
-            f"… {counted(hidden, 'more columns')}: name those you want instead of *, or use "
-            "--format csv, json or parquet",
-            soft_wrap=True,
-        )
+
+
+def _show_records(answer: "pa.Table") -> None:
+    names = [printable(name) for name in answer.column_names]
+    for number, row in enumerate(
+        zip(*(column.to_pylist() for column in answer.columns), strict=True), start=1
+    ):
+        out.print(f"row {number}")
+        show_rows([(f"  {name}", _cell(value)) for name, value in zip(names, row, strict=True)])
 
 
 def _cell(value: object) -> str:

@@ -21,6 +21,7 @@ from gazecore.model.bundle import ModelBundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.readout import Readout, ReadoutConfig
 from gazecore.model.tiny import TINY_SPEC, TinyBackbone
+from tests.objects import forget_keys
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -44,9 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_s3() -> None:
-    """fsspec keeps S3 connections; one test's endpoint must not serve the next test."""
+def _fresh_storages() -> None:
+    """Connections are kept; one test's endpoint must not serve the next test."""
     S3FileSystem.clear_instance_cache()
+    forget_keys()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gazecore
@@ -50,6 +51,10 @@ def test_every_block_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
     assert session["run"].scores.num_rows == 2
     assert files(gazecore.open_run("run-on-ray").run) == files(session["run"].run)
     assert session["found"].images.num_rows == 4
+    [(image_id, name, share, _)] = session["answer"]
+    assert (image_id, name) == ("a.jpg", "sign")
+    part = np.exp(session["run"].density("a.jpg"))[10:40, 10:50]
+    assert share == pytest.approx(float(part.sum()), abs=1e-6)
     assert session["density"].log_density.shape == (400, 640)
 
 

@@ -1,6 +1,7 @@
 """Samples of every kind become the colours that people see: 8 bits of red, green and blue."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,11 +21,8 @@ def to_rgb(image: Image.Image, file: Bare) -> Image.Image:
         return _deep_to_rgb(image, file)
     if not (image.has_transparency_data or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")):
         return image.convert("RGB")
-    key = image.info.get("transparency")
-    if isinstance(key, tuple) and file.bits == 16:  # of the samples that Pillow has cut to 8 bits
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif isinstance(key, int) and image.mode == "L" and file.bits < 8:
-        image.info["transparency"] = key * (255 // (2**file.bits - 1))
+    if "transparency" in image.info:
+        image.info["transparency"] = transparent(image, file)
     shown = Image.new("RGB", image.size, "white")
     for box in _bands(image):
         layer = image.crop(box)
@@ -32,6 +30,16 @@ def to_rgb(image: Image.Image, file: Bare) -> Image.Image:
         layer = layer.convert("RGBA")
         shown.paste(layer, box, mask=layer)
     return shown
+
+
+def transparent(image: Image.Image, file: Bare) -> Any:
+    """Which colour, or which of a palette's, is transparent, in the samples that Pillow makes."""
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and file.bits == 16:  # of the samples that Pillow has cut to 8 bits
+        return tuple(value >> 8 for value in key)
+    if isinstance(key, int) and image.mode == "L" and file.bits < 8:
+        return key * (255 // (2**file.bits - 1))
+    return key
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:

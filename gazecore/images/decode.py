@@ -87,9 +87,9 @@ def decode(data: bytes, limits: Limits = Limits()) -> Image.Image:
         DecodeError: it is not an image that can be read, or takes more passes over its pixels than
             any encoder makes.
     """
-    with _opened(data, limits) as (image, file):
+    with opened(data, limits) as (image, file):
         image.load()
-        turn = _turn(image, file)
+        turn = turn_of(image, file)
         shown = to_rgb(image, file)
         del image  # its memory, of a large one
         return shown if turn is None else shown.transpose(turn)
@@ -116,7 +116,7 @@ def to_network(
         TooLarge, DecodeError: as `decode`; TooLarge also if the network's input is too large,
             which only `native` can cause.
     """
-    with _opened(data, limits) as (image, file):
+    with opened(data, limits) as (image, file):
         width, height = image.size
         _refuse_large_input(height, width, display_size)
         size = network_size(height, width, display_size)
@@ -129,7 +129,7 @@ def to_network(
             if image.format == "JPEG":  # HEIF would take a thumbnail
                 image.draft(None, smaller)
             image.load()
-        turn = _turn(image, file)
+        turn = turn_of(image, file)
         if found is None:
             if pixels is None:
                 shown = to_rgb(image, file)
@@ -205,7 +205,7 @@ def _jpeg_pixels(image: Image.Image, file: Bare, part: int) -> np.ndarray | None
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
+def opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
     """An image within the caps, not decoded yet; of large ones one at a time is in the block.
 
     What goes wrong in the block is what `decode` raises.
@@ -269,7 +269,7 @@ def _why_not(data: bytes) -> str:
     return "the file is not an image of a format that is read here"
 
 
-def _turn(image: Image.Image, file: Bare) -> Image.Transpose | None:
+def turn_of(image: Image.Image, file: Bare) -> Image.Transpose | None:
     """What makes an image upright."""
     return _TURNS.get(_orientation(image) if file.orientation is None else file.orientation)
 

@@ -24,9 +24,10 @@ from gazecore.errors import (
     TooLarge,
     one_line,
 )
-from gazecore.images import s3
+from gazecore.images import azure, gcs, s3
 from gazecore.images.formats import Limits
-from gazecore.storage import Location, read_regular
+from gazecore.images.objects import PASSING_STATUS, Object
+from gazecore.storage import Location, protocol_of, read_regular
 from gazecore.web import read_at_most
 
 RETRY_SECONDS = 60
@@ -52,9 +53,6 @@ a bad argument."""
 
 _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 """What S3 says of keys that it does not know, to every request."""
-
-_PASSING_STATUS = {408, 425, 429}
-"""Among HTTP's 4xx, those that a later request need not meet."""
 
 Read = TypeVar("Read")
 
@@ -89,15 +87,16 @@ def fetch_part(uri: str, start: int, end: int, given_up: Event | None = None) ->
 def object_size(uri: str) -> int:
     """Bytes of an object; raises as `fetch`, StorageError also where nobody says how many."""
 
-    def ask() -> int:
-        location = _open(uri)
-        location.fs.invalidate_cache(location.path)
-        info = location.fs.info(location.path)
+    def ask(place: Location | Object) -> int:
+        if isinstance(place, Object):
+            return place.size()
+        place.fs.invalidate_cache(place.path)
+        info = place.fs.info(place.path)
         if info["type"] != "file" or info.get("size") is None:
             raise StorageError("it is no file, or its storage does not say how long it is")
         return int(info["size"])
 
-    return patiently(uri, ask)
+    return patiently(uri, lambda: _read_there(uri, ask)[0])
 
 
 def patiently(uri: str, read: Callable[[], Read], given_up: Event | None = None) -> Read:
@@ -133,19 +132,32 @@ def patiently(uri: str, read: Callable[[], Read], given_up: Event | None = None)
 
 
 def _read(uri: str, size: int | None, limits: Limits) -> bytes:
-    location = _open(uri)
-    data = _read_capped(location, limits.max_bytes + 1)
-    if size is not None and len(data) < min(size, limits.max_bytes + 1):
-        _refuse_part(location, data)
+    end = limits.max_bytes + 1
+    data, place = _read_there(uri, lambda place: _read_capped(place, end))
+    if size is not None and len(data) < min(size, end):
+        _refuse_part(place, data)
     return data
 
 
 def _read_part(uri: str, start: int, end: int) -> bytes:
-    location = _open(uri)
-    data = _read_capped(location, end, start)
+    data, place = _read_there(uri, lambda place: _read_capped(place, end, start))
     if len(data) < end - start:
-        _refuse_part(location, data, start)
+        _refuse_part(place, data, start)
     return data
+
+
+def _read_there(
+    uri: str, read: Callable[[Location | Object], Read]
+) -> tuple[Read, Location | Object]:
+    """What is read of an object, and from where: by obstore alone where that can."""
+    place = _find(uri) or _open(uri)
+    try:
+        return read(place), place
+    except NotImplementedError:
+        if isinstance(place, Location):
+            raise
+        place = _open(uri)
+        return read(place), place
 
 
 def _telling_apart(uri: str, read: Callable[[], Read]) -> Read:
@@ -169,7 +181,7 @@ def _telling_apart(uri: str, read: Callable[[], Read]) -> Read:
             raise NotFound(words) from error
         if error.status in (401, 403):
             raise AccessDenied(words) from error
-        if 400 <= error.status < 500 and error.status not in _PASSING_STATUS:
+        if 400 <= error.status < 500 and error.status not in PASSING_STATUS:
             raise StorageError(words) from error
         raise
     except aiohttp.RedirectClientError as error:
@@ -198,6 +210,16 @@ def _telling_apart(uri: str, read: Callable[[], Read]) -> Read:
         raise
 
 
+def _find(uri: str) -> Object | None:
+    """The object, where obstore alone reads it."""
+    protocol = protocol_of(uri)
+    if protocol in ("gs", "gcs"):
+        return gcs.find(uri)
+    if protocol in ("az", "abfs", "abfss"):
+        return azure.find(uri)
+    return None
+
+
 def _open(uri: str) -> Location:
     """The object, on a storage that leaves it to `fetch` to try again.
 
@@ -217,7 +239,9 @@ def _code(error: Exception) -> str | None:
     return response["Error"].get("Code") if response and "Error" in response else None
 
 
-def _read_capped(location: Location, end: int, start: int | None = None) -> bytes:
+def _read_capped(location: Location | Object, end: int, start: int | None = None) -> bytes:
+    if isinstance(location, Object):
+        return location.read(end) if start is None else location.read_range(start, end)
     if location.is_local:
         return read_regular(location.path, end, start or 0)
     if isinstance(location.fs, HTTPFileSystem):
@@ -243,7 +267,7 @@ def _read_range(location: Location, end: int, start: int) -> bytes:
         raise
 
 
-def _refuse_part(location: Location, data: bytes, start: int = 0) -> None:
+def _refuse_part(location: Location | Object, data: bytes, start: int = 0) -> None:
     """Raise OSError unless `data`, which is less than was planned, is all that is there now.
 
     A body that was cut on its way can bear a header that says it was not.
@@ -253,12 +277,15 @@ def _refuse_part(location: Location, data: bytes, start: int = 0) -> None:
         raise OSError(f"{len(data)} bytes came of {there}")
 
 
-def _size_now(location: Location) -> int:
-    location.fs.invalidate_cache(location.path)
+def _size_now(location: Location | Object) -> int:
     try:
+        if isinstance(location, Object):
+            return location.size()
+        location.fs.invalidate_cache(location.path)
         size: int = location.fs.info(location.path)["size"]
         return size
-    except PermissionError as error:  # why, only the answer to the next GET can say
+    except (PermissionError, AccessDenied, KeysRefused) as error:
+        # Why, only the answer to the next GET can say.
         raise OSError(f"its size is refused: {one_line(error)}") from None
 
 

@@ -8,8 +8,9 @@ another region, behind a certificate of one's own) is left to it.
 """
 
 import logging
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,19 +20,21 @@ from fsspec.asyn import sync
 from obstore.exceptions import BaseError, GenericError
 from obstore.store import S3Store
 
-from gazecore.errors import one_line, redact
+from gazecore.errors import redact
+from gazecore.images import objects
 
 TRIES = 16
 """Objects of a bucket in a row that s3fs may read where obstore could not, until the bucket is left
 to it."""
 
-
-_WHOLE = timedelta(minutes=10)
-"""How long one object may take, if it keeps coming."""
-
 _KEYS_LAST = timedelta(minutes=10)
 """How long keys count as good: obstore asks again five minutes before that is over, and botocore
 renews keys ten minutes before they run out."""
+
+_NAMED_ALIKE = re.compile(r"([\w.=@+,-]+/)+[\w.=@+,-]*", re.ASCII)
+"""Keys that obstore does not write otherwise: under another name it would list another folder."""
+
+_NO_RANGE = "non-partial response"
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +45,12 @@ class Bucket:
     Attributes:
         failed: objects in a row that only s3fs could read.
         in_trouble: the last request of obstore met trouble, and s3fs has read nothing since.
-        gives_parts: the server answers a request for a part as obstore wants it.
+        has_ranges: obstore understands the server's answers to requests for a range.
     """
 
     def __init__(self, fs: Any, name: str) -> None:
         """Connect. Raises whatever s3fs raises."""
-        self.failed, self.in_trouble, self.gives_parts = 0, False, True
+        self.failed, self.in_trouble, self.has_ranges = 0, False, True
         self._fs = fs
         client = fs.connect()
         config: Any = {
@@ -64,14 +67,8 @@ class Bucket:
         self._keys = None if fs.anon else sync(fs.loop, fs.session.get_credentials)
         self._store = S3Store(
             config=config,
-            client_options={
-                "connect_timeout": timedelta(seconds=fs.connect_timeout),
-                "read_timeout": timedelta(seconds=fs.read_timeout),
-                "timeout": _WHOLE,
-                "allow_http": True,
-            },
-            # `fetch` tries again, and knows for how long.
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+            client_options=objects.client(fs.connect_timeout, fs.read_timeout),
+            retry_config=objects.ONE_TRY,
             credential_provider=None if fs.anon else self._current_keys,  # type: ignore[arg-type]
         )
 
@@ -87,14 +84,17 @@ class Bucket:
         names = ("access_key_id", "secret_access_key", "token")
         return {**dict(zip(names, found, strict=True)), "expires_at": expires}
 
-    def read(self, key: str, end: int, start: int | None = None) -> bytes:
-        """The bytes of an object up to `end`. Raises all kinds of errors."""
-        if start is not None:
-            return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
-        found = obstore.get(self._store, key)
-        if found.meta["size"] > end:
-            return obstore.get_range(self._store, key, start=0, end=end).to_bytes()
-        return found.bytes().to_bytes()
+    def read(self, key: str, end: int) -> bytes:
+        """The first `end` bytes of an object. Raises all kinds of errors."""
+        return objects.read(self._store, key, end)
+
+    def read_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end` of an object that has them. Raises as `read`."""
+        return obstore.get_range(self._store, key, start=start, end=end).to_bytes()
+
+    def pages(self, prefix: str, after: str) -> Iterator[Sequence[Any]]:
+        """What lies under a prefix after a key, a thousand at a time. Raises as `read`."""
+        return iter(obstore.list(self._store, prefix, offset=after or None, chunk_size=1000))
 
 
 _lock = threading.Lock()
@@ -104,44 +104,41 @@ _buckets: dict[tuple[int, str], Bucket] = {}
 def read(
     fs: Any, path: str, end: int, by_s3fs: Callable[[], bytes], start: int | None = None
 ) -> bytes:
-    """The bytes of an object up to `end`.
+    """An object's bytes before `end`.
 
     Args:
         fs: an `s3fs.S3FileSystem`.
         path: bucket and key.
-        end: bytes.
-        start: where a part begins; None: what is wanted is most likely all.
+        end: the one after the last that is wanted.
         by_s3fs: reads it the other way.
+        start: the first byte that is wanted, of an object that has all up to `end`; None for all
+            before `end` that there are.
 
     Raises:
         OSError: trouble that may pass.
         What `by_s3fs` raises.
     """
     name, key, version = fs.split_path(path)
-    # obstore would take a slash at an end of a key away, and read another object.
-    if version or key != key.strip("/") or not _is_plain(fs):
+    if version or not objects.is_plain(key) or not _is_plain(fs):
         return by_s3fs()
     bucket = _buckets.get((id(fs), name))
     tried = False
     try:
-        if bucket is None:
-            made = Bucket(fs, name)  # which may take its time: others are not to wait for it
-            with _lock:
-                bucket = _buckets.setdefault((id(fs), name), made)
-        if start is not None and not bucket.gives_parts:
+        bucket = bucket or _connected(fs, name)
+        if start is not None and not bucket.has_ranges:
             return by_s3fs()
         if bucket.failed < TRIES and not bucket.in_trouble:
             tried = True
-            data = bucket.read(key, end, start)
+            data = bucket.read(key, end) if start is None else bucket.read_range(key, start, end)
             bucket.failed = 0
             return data
     except GenericError as error:
-        if bucket and start is not None and "non-partial" in str(error):
-            bucket.gives_parts = False  # it says 200 for 206, and sends what was asked for
+        if bucket and start is not None and _NO_RANGE in str(error):
+            bucket.has_ranges = False  # rclone answers with the range, and with 200 instead of 206
             return by_s3fs()
         if bucket:
             bucket.in_trouble = True
-        raise OSError(_in_short(error)) from None
+        raise OSError(objects.in_short(error)) from None
     except (BaseError, BotoCoreError, OSError, ValueError, RuntimeError) as error:
         log.debug("obstore could not read %s: %s", redact(path), error)
     data = by_s3fs()
@@ -155,9 +152,34 @@ def read(
     return data
 
 
-def _in_short(error: Exception) -> str:
-    """What happened to a request, without how obstore holds it."""
-    return one_line(error).split(" Debug source:")[0].removeprefix("Generic S3 error: ")
+def pages(fs: Any, path: str, after: str = "") -> Generator[Sequence[Any], None, None]:
+    """What lies in a folder, a thousand objects at a time, by name.
+
+    Args:
+        fs: an `s3fs.S3FileSystem`.
+        path: bucket and key of the folder.
+        after: the name that the first one comes after.
+
+    Yields:
+        `obstore.ObjectMeta` of each: path, size, e_tag, last_modified.
+
+    Raises:
+        OSError: obstore cannot, whatever the reason.
+    """
+    name, key, _ = fs.split_path(path)
+    if not (_NAMED_ALIKE.fullmatch(f"{key}/{after}") and _is_plain(fs)):
+        raise OSError(f"{path} is for s3fs to list")
+    try:
+        bucket = _buckets.get((id(fs), name)) or _connected(fs, name)
+        yield from bucket.pages(key, f"{key}/{after}" if after else "")
+    except (BaseError, BotoCoreError, ValueError, RuntimeError) as error:
+        raise OSError(objects.in_short(error)) from None
+
+
+def _connected(fs: Any, name: str) -> Bucket:
+    made = Bucket(fs, name)  # which may take its time: others are not to wait for it
+    with _lock:
+        return _buckets.setdefault((id(fs), name), made)
 
 
 def _is_plain(fs: Any) -> bool:

@@ -153,6 +153,12 @@ class Readout(nn.Module):
         bias = self.biases[0] - weight @ self.feature_mean
         return weight.flatten(0, 1), bias.flatten()
 
+    def calibration(self) -> list[nn.Parameter]:
+        """What adapts densities to another screen and laboratory, four numbers a member where the
+        last layer reads two channels: its weights, which are the gain of the log density, the width
+        of the blur, and the weight of the centre bias."""
+        return [self.weights[-1], self.log_blur, self.centerbias_weight]
+
     def later_layers(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Weight (members, width, incoming) and bias (members, width) of each later layer."""
         return list(zip(self.weights, self.biases, strict=True))[1:]

@@ -126,7 +126,7 @@ def picture_names(image_ids: Sequence[str]) -> dict[str, str]:
             numbered = (f"{stem}-{number}" for number in itertools.count(2))
             stem = next(n for n in numbered if n not in reserved and n not in used)
         used.add(stem)
-        names[image_id] = "/".join(_short(part) for part in f"{stem}.png".split("/"))
+        names[image_id] = "/".join(short_name(part) for part in f"{stem}.png".split("/"))
     _refuse_clashes(names)
     return names
 
@@ -232,7 +232,7 @@ def _relative(image_ids: Sequence[str]) -> list[str]:
     return names
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A name that a file can have: 255 bytes, of which some are its temporary name's."""
     data = name.encode()
     if len(data) <= _NAME_BYTES:

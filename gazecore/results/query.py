@@ -3,30 +3,48 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
-from fsspec.implementations.dirfs import DirFileSystem
 
-from gazecore.cores import cores
-from gazecore.errors import InputError, one_line
+from gazecore.errors import InputError
+from gazecore.results.compacted import Sources, Table, sources
+from gazecore.results.database import confine, database, parquet, said
+from gazecore.results.files import File, list_files
 from gazecore.results.run import Run
+from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.shards.plan import PLAN
+from gazecore.storage import Location
 
-VIEWS = ("scores", "densities", "plan")
+VIEWS: Mapping[Literal["scores", "densities", "plan"], pa.Schema] = {
+    "scores": SCORES, "densities": DENSITIES, "plan": PLAN,
+}  # fmt: skip
 
-_CLOSED: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    "allow_community_extensions": False,
-    "python_enable_replacements": False,
-}
+_TYPES = {
+    "string": "VARCHAR", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
+    "float": "FLOAT", "double": "DOUBLE", "list<element: int16 not null>": "SMALLINT[]",
+}  # fmt: skip
 
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
+_EXPLAIN = re.compile(r"(\s|--.*\n|/\*(.|\n)*?\*/)*EXPLAIN\b(\s*ANALYZE\b|\s*\([^)]*\))?", re.I)
 
-def query(run: Run, sql: str) -> pa.Table:
+
+_TRIES = 4
+_OF_THE_SQL = (
+    duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException,
+    duckdb.PermissionException,
+)  # fmt: skip
+
+_READERS = {
+    "csv": "read_csv", "tsv": "read_csv", "parquet": "read_parquet",
+    "json": "read_json", "jsonl": "read_json", "ndjson": "read_json",
+}  # fmt: skip
+
+
+def query(run: Run, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
     """Run one query over the views `scores`, `densities` and `plan`.
 
     Only statements that read are taken, and they see no other file, of this machine or of any
@@ -35,67 +53,131 @@ def query(run: Run, sql: str) -> pa.Table:
 
     Args:
         run: finished or not, on local disk or on any fsspec storage.
-        sql: one SELECT in DuckDB's SQL (or DESCRIBE, SUMMARIZE, SHOW).
+        sql: one SELECT in DuckDB's SQL (or VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW), or EXPLAIN
+            before one.
+        joined: more tables by their names: paths or URIs of CSV, TSV, Parquet or JSON files. Each
+            is read once, before the query; its column `image_id`, if it has one, as text.
 
     Raises:
         InputError: the SQL is wrong or would write, a file is damaged, or nothing has been scored.
     """
-    for view in VIEWS:
-        if not any(name.endswith(".parquet") for name in (run.location / view).names()):
-            raise InputError(f"{run.location.uri}/{view} holds nothing yet")
-    with (
-        tempfile.TemporaryDirectory(prefix="gazecore-query-") as folder,
-        duckdb.connect(config=_CLOSED | {"threads": cores(), "temp_directory": folder}) as db,
-    ):
-        root = run.location.uri
-        if not run.location.is_local:
-            db.register_filesystem(_RunAlone(run.location.path, run.location.fs))
-            root = f"{_RunAlone.protocol}://{_RunAlone.root}"
+    for name in joined:
+        if not re.fullmatch(r"[A-Za-z_]\w*", name) or name.lower() in VIEWS:
+            raise InputError(f"a table of your own cannot be called {name!r}: use another word")
+    for _ in range(_TRIES - 1):
+        folders, views = _tables(run, sql)
         try:
-            _confine(db, root)
-            if not _only_reads(db, sql):
-                raise InputError("a query is one SELECT: run directories are only read")
-            return db.sql(sql).to_arrow_table()
+            return _ask(folders, views, sql, joined)
         except duckdb.Error as error:
-            raise InputError(f"the query failed: {one_line(error)}") from error
+            # A shard that is mended while it is read has another footer than bytes.
+            if isinstance(error, _OF_THE_SQL) or _versions(folders) == _versions(
+                _tables(run, sql)[0]
+            ):
+                raise InputError(f"the query failed: {said(error)}") from error
+    try:
+        return _ask(*_tables(run, sql), sql, joined)
+    except duckdb.Error as error:
+        raise InputError(f"the query failed: {said(error)}") from error
 
 
-class _RunAlone(DirFileSystem):  # type: ignore[misc]
-    """A directory of any storage, under a name of its own: the storage itself has none here, so
-    that no path leads to anything else of it."""
+def _ask(
+    folders: Mapping[str, Sequence[File]],
+    views: Mapping[str, str],
+    sql: str,
+    joined: Mapping[str, str],
+) -> pa.Table:
+    with database(folders) as db:
+        for view, rows in views.items():
+            db.execute(f"CREATE VIEW {view} AS {rows}")
+        for name, uri in joined.items():
+            _load(db, name, Location(uri))
+        confine(db)
+        if not _only_reads(db, sql):
+            raise InputError("a query is one SELECT: run directories are only read")
+        return db.sql(sql).to_arrow_table()
 
-    protocol = "gazecore-run"
-    root = "run"
 
-    def _join(self, path: Any) -> Any:
-        inside = str(path).removeprefix(f"{self.protocol}://").removeprefix(f"{self.root}/")
-        if ".." in inside.split("/"):
-            raise PermissionError(f"{path} is not of the run")
-        return super()._join(inside)
+def _tables(run: Run, sql: str) -> tuple[dict[str, list[File]], dict[str, str]]:
+    """The run's files as they are now, in folders, and each view of them in SQL.
 
-    def _relpath(self, path: Any) -> Any:
-        found = super()._relpath(path)  # of several, by this for each
-        return f"{self.root}/{found}" if isinstance(path, str) else found
+    Of a table that the question does not name only the columns are there: to list one takes a
+    request for a thousand shards. Where SQL may be put together in SQL, all are.
+    """
+    folders: dict[str, list[File]] = {}
+    views: dict[str, str] = {}
+    text = sql.lower()
+    for view, schema in VIEWS.items():
+        if not any(word in text for word in (view, "query")):
+            columns = (f"NULL::{_TYPES[str(field.type)]} AS {field.name}" for field in schema)
+            views[view] = f"SELECT {', '.join(columns)} WHERE false"
+            continue
+        if view == "plan":
+            folders[view], views[view] = list_files(run.plan), f"FROM {parquet(view)}"
+        else:
+            found = sources(run, view)
+            folders |= {view: found.shards, f"{view}_parts": found.parts}
+            views[view] = rows_of(view, found)
+        if not folders[view] and not folders.get(f"{view}_parts"):
+            raise InputError(f"{run.location.uri}/{view} holds nothing yet")
+    return folders, views
 
 
-def _confine(db: duckdb.DuckDBPyConnection, uri: str) -> None:
-    """Make the views, and close everything but the run's directory, on whatever storage."""
-    # What glob patterns mean in the directory's own name is escaped; DuckDB compares both ways.
-    pattern, literal = (
-        text.replace("'", "''") for text in (re.sub(r"([\[*?])", r"[\1]", uri), uri)
-    )
-    for view in VIEWS:
-        files = f"read_parquet('{pattern}/{view}/*.parquet')"
-        db.execute(f"CREATE VIEW {view} AS SELECT * FROM {files}")
-    db.execute(f"SET allowed_directories = ['{literal}/', '{pattern}/']")
-    db.execute("SET enable_external_access = false")
-    db.execute("SET lock_configuration = true")
+def _versions(folders: Mapping[str, Sequence[File]]) -> set[tuple[str, str, int, str]]:
+    return {(f, file.name, file.size, file.version) for f in folders for file in folders[f]}
+
+
+def rows_of(table: Table, found: Sources) -> str:
+    """A table's rows in SQL, each once; its folders are called `table` and `table`_parts."""
+    selects = []
+    if found.parts:
+        numbers = ", ".join(map(str, found.outdated))
+        outdated = f" WHERE shard NOT IN ({numbers})" if numbers else ""
+        selects.append(f"SELECT * EXCLUDE shard FROM {parquet(f'{table}_parts')}{outdated}")
+    if found.shards:
+        selects.append(f"SELECT * FROM {parquet(table)}")
+    return " UNION ALL ".join(selects)
+
+
+def _load(db: duckdb.DuckDBPyConnection, name: str, location: Location) -> None:
+    """Make a table of a file."""
+    suffix = re.sub(r"\.(gz|zst)$", "", location.path.lower()).rpartition(".")[2]
+    if suffix not in _READERS:
+        raise InputError(f"{location.uri} is none of {', '.join(sorted(_READERS))}")
+    with tempfile.TemporaryDirectory(prefix="gazecore-query-") as folder:
+        path = location.path
+        if not location.is_local:
+            path = f"{folder}/{path.rpartition('/')[2]}"
+            try:
+                location.fs.get_file(location.path, path)
+            except FileNotFoundError:
+                raise InputError(f"{location.uri} is not there") from None
+        # What glob patterns mean is escaped.
+        path = re.sub(r"([\[*?])", r"[\1]", path).replace("'", "''")
+        arguments = f"'{path}'"
+        try:
+            columns = db.sql(f"FROM {_READERS[suffix]}({arguments})").columns
+            [ids] = [c for c in columns if c.lower() == "image_id"] or [""]
+            if ids and _READERS[suffix] == "read_csv":  # 007 is no number there
+                arguments += f", types = {{'{ids}': 'VARCHAR'}}"
+            as_text = f"REPLACE ({ids}::VARCHAR AS {ids})" if ids else ""
+            source = f"{_READERS[suffix]}({arguments})"
+            db.execute(f'CREATE TABLE "{name}" AS SELECT * {as_text} FROM {source}')
+        except duckdb.Error as error:
+            raise InputError(f"{location.uri} is not a readable table: {said(error)}") from error
 
 
 def _only_reads(db: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Whether `sql` is one statement all of whose parts read: a SELECT may hold a COPY."""
-    if len(db.extract_statements(sql)) != 1:
+    """Whether `sql` is one statement all of whose parts read: a SELECT may hold a COPY.
+
+    It is for the message: what is not seen here finds nothing that it could write to.
+    """
+    statements = db.extract_statements(sql)
+    if len(statements) != 1:
         return False
+    if explained := _EXPLAIN.match(sql):
+        return _only_reads(db, sql[explained.end() :])
+    if statements[0].type == duckdb.StatementType.MULTI:
+        return True  # a PIVOT whose columns are looked up first, which has no parsed form
     [(text,)] = db.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     tree = json.loads(text)
     return not tree["error"] and set(_nodes(tree)) <= _READING

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gazecore.results.files import list_files
 from gazecore.results.run import Run
-from gazecore.shards.directory import shard_name, shard_numbers
+from gazecore.shards.directory import shard_numbers
 from gazecore.shards.plan import PlanPart
 
 MIN_COMMITS = 6
@@ -22,9 +23,8 @@ PAUSE_SPAN, PAUSE_SECONDS = 4.0, 60.0
 
 def commit_times(run: Run) -> dict[int, float]:
     """When each shard that is done was written, seconds since 1970; 0 where it is not known."""
-    times = run.scores.modified()
-    numbers = shard_numbers(list(times) or run.scores.names())
-    return {number: times.get(shard_name(number), 0.0) for number in sorted(numbers)}
+    files = list_files(run.scores)
+    return {n: file.written or 0.0 for file in files for n in shard_numbers([file.name])}
 
 
 def begin_time(run: Run) -> float | None:

@@ -8,7 +8,10 @@ run.density("beach.jpg", grid=True)     on the stored grid
 """
 
 import functools
+import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,12 +21,16 @@ import pyarrow.compute as pc
 from gazecore.density.codec import decode
 from gazecore.density.resample import to_size
 from gazecore.errors import InputError
+from gazecore.results.compacted import SCHEMAS, read_compaction, sources
+from gazecore.results.files import READERS, Object
 from gazecore.results.run import Run, open_run
 from gazecore.results.schema import SCORES, read_densities
-from gazecore.shards.directory import shard_name
+from gazecore.shards.directory import shard_name, shard_numbers
 from gazecore.shards.plan import PLAN, plan_parts
 from gazecore.storage import Location
 from gazecore.tables import read_table
+
+_SHARDS_HELD = 4
 
 
 class Results:
@@ -45,20 +52,28 @@ class Results:
         """Scores of all shards that are done, a row per image, schema SCORES."""
         return self.read_scores()
 
-    def query(self, sql: str) -> pa.Table:
+    def query(self, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
         """The answer to a question in SQL; see `results.query.query`."""
         from gazecore.results.query import query
 
-        return query(self.run, sql)
+        return query(self.run, sql, joined)
 
     def read_scores(self, columns: list[str] | None = None) -> pa.Table:
-        """Scores of all shards that are done, or some of their columns."""
-        tables = [
-            read_table(self.run.scores / shard_name(shard), SCORES, columns)
-            for shard in sorted(self.run.shards_done())
-        ]
-        empty = SCORES.empty_table()
-        return pa.concat_tables([empty.select(columns) if columns else empty, *tables])
+        """Scores of all shards that are done, or some of their columns.
+
+        A run that is not compacted has them in the plan's order, a compacted one by image_id.
+        """
+        names = columns or SCORES.names
+        found = sources(self.run, "scores")
+        tables = [SCORES.empty_table().select(names)]
+        for part in found.parts:
+            table = read_table(part.object, SCHEMAS["scores"], [*names, "shard"])
+            outdated = pc.is_in(table["shard"], value_set=pa.array(found.outdated, pa.int32()))
+            tables.append(table.filter(pc.invert(outdated)).select(names))
+        with ThreadPoolExecutor(READERS) as pool:
+            shards = [file.object for file in found.shards]
+            tables += pool.map(lambda shard: read_table(shard, SCORES, names), shards)
+        return pa.concat_tables(tables)
 
     def density(self, image_id: str, *, grid: bool = False) -> np.ndarray:
         """The log density of one image.
@@ -74,32 +89,48 @@ class Results:
             InputError: no image of that id has a density.
         """
         is_wanted = pc.field("image_id") == image_id
+        for shard in self._shards_of(image_id):
+            location = self.run.densities / shard_name(shard)
+            if location.exists():
+                for density in read_densities(location).filter(is_wanted).to_pylist():
+                    return _decoded(density, grid)
+        raise InputError(f"{self.run.location.uri} has no density of {image_id!r}")
+
+    def _shards_of(self, image_id: str) -> Iterator[int]:
+        """The shards that may hold an image: as the compacted scores say, else the plan."""
+        if compaction := read_compaction(self.run, "scores"):
+            from gazecore.results.database import database, parquet
+
+            with database({"parts": compaction.parts}) as db:
+                sql = f"SELECT shard FROM {parquet('parts')} WHERE image_id = ?"
+                found = db.execute(sql, [image_id]).fetchall()
+            if found:
+                yield from (shard for (shard,) in found)
+                return
         for part in plan_parts(self.run):
             planned = read_table(part.location, PLAN, ["image_id", "shard"])
-            for row in planned.filter(is_wanted).to_pylist():
-                location = self.run.densities / shard_name(row["shard"])
-                if location.exists():
-                    table = read_densities(location)
-                    for density in table.filter(is_wanted).to_pylist():
-                        return _decoded(density, grid)
-        raise InputError(f"{self.run.location.uri} has no density of {image_id!r}")
+            yield from planned.filter(pc.field("image_id") == image_id)["shard"].to_pylist()
 
     def densities(self, *, grid: bool = False) -> Iterator[tuple[str, np.ndarray]]:
         """All (image_id, log density) pairs, a shard at a time; see `density`."""
-        for shard in sorted(self.run.shards_done()):
-            table = read_densities(self.run.densities / shard_name(shard))
-            # Row by row: as Python numbers, a shard's cells would take twenty times their size.
-            for batch in table.to_batches(max_chunksize=1):
-                for row in batch.to_pylist():
-                    yield row["image_id"], _decoded(row, grid)
+        wanted = iter(sorted(self.run.shards_done()))
+        with ThreadPoolExecutor(_SHARDS_HELD) as pool:
+            coming: deque[Future[pa.Table]] = deque()
+            while True:
+                for shard in itertools.islice(wanted, _SHARDS_HELD - len(coming)):
+                    where = Object(self.run.densities / shard_name(shard))
+                    coming.append(pool.submit(read_densities, where))
+                if not coming:
+                    break
+                # Row by row: as Python numbers, a shard's cells would take twenty times their size.
+                for batch in coming.popleft().result().to_batches(max_chunksize=1):
+                    for row in batch.to_pylist():
+                        yield row["image_id"], _decoded(row, grid)
 
 
 def open_results(uri: str) -> Results:
     """Open a run directory, local or on any fsspec URI. Raises InputError where there is none."""
     return Results(open_run(Location(uri)))
-
-
-_SHARDS_HELD = 4
 
 
 class DensityLookup:
@@ -110,11 +141,22 @@ class DensityLookup:
         self._folder = results.run.densities
         self._shard: dict[str, int] = {}
         self._size: dict[str, tuple[int, int]] = {}
-        for shard in sorted(results.run.shards_done()):
-            for row in self._read(shard, ["image_id", "height", "width"]).to_pylist():
-                self._shard[row["image_id"]] = shard
+        for shard, rows in self._shards(results.run):
+            for row in rows.to_pylist():
+                self._shard[row["image_id"]] = row.get("shard", shard)
                 self._size[row["image_id"]] = (row["height"], row["width"])
         self._shard_rows = functools.lru_cache(_SHARDS_HELD)(self._rows)
+
+    def _shards(self, run: Run) -> Iterator[tuple[int, pa.Table]]:
+        """image_id, height and width of all that have a density; with their shard, if compacted."""
+        columns = ["image_id", "height", "width"]
+        found = sources(run, "scores")
+        for part in found.parts:
+            table = read_table(part.object, SCHEMAS["scores"], [*columns, "status", "shard"])
+            outdated = pc.field("shard").isin(pa.array(found.outdated, pa.int32()))
+            yield -1, table.filter((pc.field("status") == "ok") & ~outdated)
+        for shard in sorted(shard_numbers([file.name for file in found.shards])):
+            yield shard, self._read(shard, columns)
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._shard
@@ -141,7 +183,7 @@ class DensityLookup:
         return table, {image_id: i for i, image_id in enumerate(table["image_id"].to_pylist())}
 
     def _read(self, shard: int, columns: list[str] | None) -> pa.Table:
-        return read_densities(self._folder / shard_name(shard), columns)
+        return read_densities(Object(self._folder / shard_name(shard)), columns)
 
 
 def _on_grid(row: Mapping[str, Any]) -> np.ndarray:

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gazecore.results.files import READERS, Object
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES
-from gazecore.results.status import READERS, error_counts
+from gazecore.results.status import error_counts
 from gazecore.shards.directory import shard_name
 from gazecore.shards.plan import PLAN, Shard, shards
 from gazecore.shards.tally import OK
@@ -33,7 +34,7 @@ def failed_parts(run: Run, numbers: Container[int]) -> Iterator[Shard]:
     """
 
     def failed(shard: Shard) -> Shard:
-        where = run.scores / shard_name(shard.number)
+        where = Object(run.scores / shard_name(shard.number))
         rows = read_table(where, SCORES, ["image_id", "status"])
         ids = rows.filter(pc.field("status") == "failed")["image_id"]
         images = shard.images.filter(pc.is_in(shard.images["image_id"], value_set=ids))

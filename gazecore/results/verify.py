@@ -3,12 +3,26 @@
 import json
 from collections.abc import Iterator
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
+from gazecore.results.compacted import (
+    COMPACTED,
+    SCHEMAS,
+    TABLES,
+    Table,
+    home,
+    identity,
+    parts_folder,
+    read_compaction,
+    shard_files,
+)
+from gazecore.results.database import database, parquet, said
+from gazecore.results.files import list_files
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, read_densities
 from gazecore.shards.directory import DIGEST, digest, shard_name, shard_numbers
@@ -30,8 +44,8 @@ def problems(run: Run) -> Iterator[str]:
     Every planned image has exactly one row, in its own shard, with the planned URI; statuses and
     errors agree; statistics are within their ranges (docs/results-format.md); each `ok` image and
     no other has a density; densities are normalised; sizes agree; no file is left over; all values
-    agree with the checksums of their pages, where the file has any. Checksums do not cover what a
-    footer says of a column's smallest and largest value.
+    agree with the checksums of their pages, where the file has any; what is compacted agrees with
+    the shards. Checksums do not cover what a footer says of a column's smallest and largest value.
 
     A file that is damaged is one line, and the rest is checked.
     """
@@ -80,6 +94,8 @@ def problems(run: Run) -> Iterator[str]:
     every = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, dtype=np.int64)
     if twice := int((every[1:] == every[:-1]).sum()):
         yield f"the plan names {counted(twice, 'images')} more than once"
+    for table in TABLES:
+        yield from _compacted_problems(run, table)
     if is_whole:
         yield from _strays(run, range(int(ends[-1])))
 
@@ -186,6 +202,45 @@ def _sound(scores: pa.Table) -> np.ndarray:
     return sound
 
 
+def _compacted_problems(run: Run, table: Table) -> Iterator[str]:
+    """Compacted rows must be those of the shards that are as they were, value for value."""
+    try:
+        compaction = read_compaction(run, table)
+        if compaction is None:
+            return
+        there = {
+            file.name: file.size
+            for file in list_files(parts_folder(run, table, compaction.generation))
+        }
+        for part in compaction.parts:
+            if there.get(part.name) != part.size:
+                yield f"{part.object.uri} is missing, or of another size than it was"
+                return
+        beside = shard_files(run, table)
+        known = compaction.identities()
+        same = {n: file for n, file in beside.items() if known.get(n) == identity(file)}
+        names = ", ".join(field.name for field in SCHEMAS[table] if field.name != "shard")
+        rows = f"count(*)::INT, bit_xor(hash({names}))"
+        folders = {"parts": compaction.parts, "shards": list(same.values())}
+        number = "regexp_extract(filename, 'shard-([0-9]+)', 1)::INT"
+        with database(folders) as db:
+            found = db.sql(f"SELECT shard, {rows} FROM {parquet('parts')} GROUP BY shard")
+            compacted = {shard: rest for shard, *rest in found.fetchall()}
+            of_shards = {}
+            if same:
+                found = db.sql(f"SELECT {number}, {rows} FROM {parquet('shards')} GROUP BY 1")
+                of_shards = {shard: rest for shard, *rest in found.fetchall()}
+    except (duckdb.Error, OSError, InputError) as error:
+        why = said(error) if isinstance(error, duckdb.Error) else one_line(error)
+        yield f"compacted {table}: {why}"
+        return
+    for shard in sorted(same):
+        if compacted.get(shard) != of_shards.get(shard):
+            yield f"compacted {table} differ from those of {table}/{shard_name(shard)}"
+    if sum(count for count, _ in compacted.values()) != compaction.rows:
+        yield f"compacted {table} are not as many as were written"
+
+
 def _column_problems(location: Location, schema: pa.Schema) -> Iterator[str]:
     def columns(file: pq.ParquetFile) -> list[str]:
         names: list[str] = file.schema_arrow.names
@@ -207,5 +262,8 @@ def _strays(run: Run, planned: range) -> Iterator[str]:
         if name not in parts:
             yield f"plan/{name} does not belong to the run"
     for name in run.location.names():
-        if name not in {"run.json", "plan", "scores", "densities"}:
+        if name not in {"run.json", "plan", "scores", "densities", "compacted"}:
             yield f"{name} does not belong to the run"
+    for name in home(run).names():
+        if not COMPACTED.fullmatch(name):
+            yield f"compacted/{name} does not belong to the run"

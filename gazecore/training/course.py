@@ -164,4 +164,5 @@ def _amount(data: TrainingSet, recipe: Recipe) -> tuple[int, int, int]:
     split = recipe.split
     parts = split.folds or split.parts
     images = len(data.images) * (parts - 2) // parts  # one part stops, one judges
-    return split.members * (split.folds or 1), images, recipe.training.epochs
+    members = 1 if recipe.only else split.members * (split.folds or 1)
+    return members, images, recipe.training.epochs

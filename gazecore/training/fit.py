@@ -1,5 +1,6 @@
 """From a training set to a bundle: split, centre bias, members, mixture."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -55,7 +56,11 @@ def fit_bundle(
     part = data.folds(split.parts, split.seed)
     development = [i for i in data.images if part[i] != 0]
     held_out = [i for i in data.images if part[i] == 0]
-    stops = [[i for i in development if part[i] == n] for n in range(1, split.members + 1)]
+    if recipe.only and start:
+        firsts = [copy.deepcopy(start.readout)]  # all its members are adapted together
+    else:
+        firsts = starts(data, development, start, split.members, recipe.training)
+    stops = [[i for i in development if part[i] == n] for n in range(1, len(firsts) + 1)]
     prior = data.centerbias(development)
     centerbias, centerbiases = torch.from_numpy(prior.log_density), data.centerbiases(development)
     members = [
@@ -66,15 +71,9 @@ def fit_bundle(
             stop,
             centerbiases,
             replace(recipe.training, seed=recipe.training.seed + number),
+            recipe.only,
         )
-        for number, (first, stop) in enumerate(
-            zip(
-                starts(data, development, start, split.members, recipe.training),
-                stops,
-                strict=True,
-            ),
-            1,
-        )
+        for number, (first, stop) in enumerate(zip(firsts, stops, strict=True), 1)
     ]
     readout = mixture(train_members(data, members, report))
     with side_by_side() as pool:
@@ -168,7 +167,10 @@ def describe(
         images=len(trained),
         fixations=sum(data.fixations[i] for i in trained),
         split=asdict(recipe.split),
-        settings=asdict(recipe.training),
+        settings={
+            **asdict(recipe.training),
+            **({"only": recipe.only} if recipe.only else {}),
+        },
         centerbias={"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
         held_out_images=[data.image_ids[i] for i in held_out],
         started_from=start.training if start else None,

@@ -12,7 +12,7 @@ from gazecore.model.readout import Readout, ReadoutConfig
 from gazecore.training.examples import Example, TrainingSet
 from gazecore.training.objective import judge, priors
 from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
-from gazecore.training.recipes import TrainingConfig
+from gazecore.training.recipes import Part, TrainingConfig
 
 _READ_AT_ONCE = 8
 
@@ -65,6 +65,7 @@ class Member:
         train, held_out: images to train on, and those that decide which epoch was best.
         centerbias: see `Trainer`.
         config: how.
+        only: see `Trainer`.
     """
 
     number: int
@@ -73,10 +74,11 @@ class Member:
     held_out: list[int]
     centerbias: torch.Tensor
     config: TrainingConfig
+    only: Part | None = None
 
     def trainer(self, pool: Executor, peers: Peers = Peers()) -> Trainer:
         """At the first step; `pool` and `peers` as `Trainer` takes them."""
-        return Trainer(self.start, self.train, self.centerbias, self.config, pool, peers)
+        return Trainer(self.start, self.train, self.centerbias, self.config, pool, peers, self.only)
 
 
 Report = Callable[[int, Epoch | int], None]
@@ -155,8 +157,9 @@ def single(readout: Readout, number: int) -> Readout:
 
 
 def mixture(readouts: list[Readout]) -> Readout:
-    """One readout whose members are the given ones, which share their standardisation."""
-    joined = Readout(replace(readouts[0].config, members=len(readouts)))
+    """One readout whose members are those of the given ones, which share their standardisation."""
+    members = sum(readout.config.members for readout in readouts)
+    joined = Readout(replace(readouts[0].config, members=members))
     states = [readout.state_dict() for readout in readouts]
     joined.load_state_dict(
         {

@@ -18,7 +18,7 @@ from gazecore.memory import share_arenas
 from gazecore.model.readout import Readout
 from gazecore.training.examples import Example
 from gazecore.training.objective import priors, readout_likelihood
-from gazecore.training.recipes import TrainingConfig
+from gazecore.training.recipes import Part, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Trainer:
         config: TrainingConfig,
         pool: Executor,
         peers: Peers = Peers(),
+        only: Part | None = None,
     ) -> None:
         """Begin at the first step.
 
@@ -114,10 +115,11 @@ class Trainer:
             config: how.
             pool: from `side_by_side`.
             peers: who else trains this readout.
+            only: the part of it that is trained; None: all of it.
         """
         if not images:
             raise InputError("there is no image to train on")
-        self.readout = readout.requires_grad_(True)
+        self.readout = readout.requires_grad_(only is None)
         self.config = config
         self.peers = peers
         self.centerbias = centerbias
@@ -132,14 +134,17 @@ class Trainer:
         self._loss = 0.0
         self._since = time.monotonic()
         self._prior = priors(centerbias)
-        self._parameters = list(readout.parameters())
+        shrinking: list[torch.nn.Parameter] = []
+        if only == "calibration":
+            others = readout.calibration()
+        else:
+            shrinking = list(readout.weights)
+            others = [*readout.biases, readout.log_blur, readout.centerbias_weight]
+        self._parameters = [p.requires_grad_(True) for p in (*shrinking, *others)]
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": list(readout.weights), "weight_decay": config.weight_decay},
-                {
-                    "params": [*readout.biases, readout.log_blur, readout.centerbias_weight],
-                    "weight_decay": 0.0,
-                },
+                {"params": shrinking, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
             ],
             lr=config.learning_rate,
         )

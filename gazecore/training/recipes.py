@@ -1,13 +1,17 @@
 """How readouts are trained: settings, which need no torch."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 from gazecore.errors import InputError
 from gazecore.model.spec import Activation
 
 Shape = tuple[tuple[int, ...], Activation]
 """Output channels of a readout's 1x1 convolutions, and the nonlinearity between them."""
+
+Part = Literal["calibration"]
+"""Of a readout, what is trained alone; see `Readout.calibration`."""
 
 NEW_SHAPE: Shape = ((16, 32, 2, 1), "softplus")
 
@@ -57,6 +61,11 @@ class TrainingConfig:
                 f"training.weight_decay must not be negative, not {self.weight_decay:g}"
             )
 
+    def or_else(self, other: "TrainingConfig") -> "TrainingConfig":
+        """The same with another's settings where these are the usual ones."""
+        usual = [f.name for f in fields(self) if getattr(self, f.name) == f.default]
+        return replace(self, **{name: getattr(other, name) for name in usual})
+
     @property
     def shape(self) -> Shape:
         """What readouts have that start from nothing."""
@@ -70,6 +79,10 @@ class TrainingConfig:
                 f"{shape[1]}, and keep it: leave out --training.widths and --training.activation"
             )
         return replace(self, widths=shape[0], activation=shape[1])
+
+
+CALIBRATING = TrainingConfig(epochs=10, patience=10, learning_rate=6e-2, weight_decay=0)
+"""How a calibration is trained: few numbers, from few images, that start near where they end."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +122,13 @@ class Recipe:
         name: how the bundle calls the corpus.
         split: which images do what.
         training: of each member; its seed is the first member's.
+        only: what of the members to start from is trained; None: all of them.
     """
 
     name: str
     split: SplitConfig
     training: TrainingConfig
+    only: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,10 @@ class Course:
     init: str | None = None
     """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
     keep its shape."""
+    only: Part | None = None
+    """`calibration`: adapt the bundle of --init to another corpus by what screens and laboratories
+    differ in alone: the centre bias and its weight, the blur, and the gain of the log density, for
+    all its members together. Fifty images and a minute are enough."""
     pretrain: tuple[str, ...] = ()
     """Train on these caches first: --members readouts, from which the others start in turn. The
     first of the --parts of each is held out."""
@@ -142,6 +161,8 @@ class Course:
     def __post_init__(self) -> None:
         if not self.cache:
             raise InputError("there is nothing to train on: name a feature cache")
+        if self.only and (self.init is None or self.split.folds):
+            raise InputError(f"--only {self.only} adapts the bundle of --init, without --folds")
         if self.init is not None and self.pretrain:
             raise InputError("members start either from --init or from --pretrain")
         if self.pretrain:
@@ -156,7 +177,8 @@ class Course:
     @property
     def recipe(self) -> Recipe:
         """Of the training."""
-        return Recipe(self.name, self.split, self.training)
+        training = self.training.or_else(CALIBRATING) if self.only else self.training
+        return Recipe(self.name, self.split, training, self.only)
 
     @property
     def first_recipe(self) -> Recipe:

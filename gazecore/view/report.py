@@ -55,7 +55,7 @@ def render_report(
         best, worst: examples, the most telling first.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["data_uri"] = data_uri
     template = resources.files("gazecore.view") / "report.html"
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         summary=summary,
@@ -65,7 +65,8 @@ def render_report(
     )
 
 
-def _data_uri(image: bytes, kind: str) -> str:
+def data_uri(image: bytes, kind: str) -> str:
+    """A picture as a page can hold it."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 

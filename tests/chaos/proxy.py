@@ -1,4 +1,4 @@
-"""A proxy on 127.0.0.1 before an S3 server that injects faults, from a seed, and counts them.
+"""A proxy on 127.0.0.1 before a server of objects: injects faults, from a seed, and counts them.
 
     with FaultyProxy("http://127.0.0.1:5000", seed=7, rates=Rates(slow_down=0.1)) as proxy:
         ...  # AWS_ENDPOINT_URL=proxy.url
@@ -23,6 +23,14 @@ from types import TracebackType
 from typing import Any
 
 ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>{}</Message></Error>'
+S3_WORDS = {
+    "slow_down": (503, "SlowDown", "Please reduce your request rate."),
+    "expired": (403, "ExpiredToken", "The provided token has expired."),
+    "denied": (403, "AccessDenied", "Access Denied"),
+    "unknown_keys": (403, "InvalidAccessKeyId", "The key id does not exist here."),
+}
+"""How refusals are put: status, code and message."""
+
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
@@ -56,11 +64,12 @@ class FaultyProxy:
         url: what clients are to be pointed at.
         faults: how often each fault was injected, by its name in `Rates`.
         requests: how often each kind of request came (GET, PUT, HEAD, DELETE, POST, LIST).
-        force: is called with method and path of each request; a fault that it names comes for
-            certain. None leaves it to the rates.
+        words: how refusals are put, by their names: S3's, unless another storage's are set.
+        force: is called with method and unquoted path of each request; a fault that it names comes
+            for certain. None leaves it to the rates.
         on_headers: is called with the headers of each request.
-        before: is called with method and path of each request before it is passed on; a test's own
-            mischief (an object that vanishes, a listing that changes) goes here.
+        before: is called with the same before a request is passed on; a test's own mischief (an
+            object that vanishes, a listing that changes) goes here.
     """
 
     expired_seconds = 1.5
@@ -71,6 +80,7 @@ class FaultyProxy:
         self.seed, self.rates = seed, rates or Rates()
         self.faults: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.words = S3_WORDS
         self.force: Callable[[str, str], str | None] = lambda method, path: None
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.on_headers: Callable[[dict[str, str]], None] = lambda headers: None
@@ -136,24 +146,19 @@ class _Handler(BaseHTTPRequestHandler):
         proxy: FaultyProxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         proxy.on_headers(dict(self.headers.items()))
-        fault, rng = proxy.choose(self.command, self.path)
-        if fault == "slow_down":
+        path, mark, query = self.path.partition("?")
+        path = urllib.parse.unquote(path) + mark + query
+        fault, rng = proxy.choose(self.command, path)
+        if fault in proxy.words:
             proxy.count(fault)
-            return self._refuse(503, "SlowDown", "Please reduce your request rate.")
-        if fault == "expired":
-            proxy.count(fault)
-            return self._refuse(403, "ExpiredToken", "The provided token has expired.")
-        if fault == "denied":
-            return self._refuse(403, "AccessDenied", "Access Denied")
-        if fault == "unknown_keys":
-            return self._refuse(403, "InvalidAccessKeyId", "The key id does not exist here.")
+            return self._refuse(*proxy.words[fault])
         if fault == "latency":
             proxy.count(fault)
             time.sleep(rng.uniform(1, 3))
         if fault == "reset" and body and rng.random() < 0.5:
             proxy.count(fault)
             return self._reset()
-        proxy.before(self.command, self.path)
+        proxy.before(self.command, path)
         status, headers, data = self._forward(proxy.target, body)
         half = len(data) // 2
         if fault == "reset":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import boto3
 import botocore.retryhandler
+import pyarrow as pa
 import pytest
 import stamina
 
@@ -26,7 +27,7 @@ from cluster.actors import ShardActor
 from cluster.connection import connected
 from gazecore.errors import RunFailed, StorageUnavailable
 from gazecore.images.formats import Limits
-from gazecore.images.listing import list_images
+from gazecore.images.listing import LISTED, list_images
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.reader import Results
 from gazecore.results.run import Run, RunSettings, begin_run, open_run
@@ -40,6 +41,7 @@ from tests.chaos.proxy import FaultyProxy
 from tests.chaos.torture import s3_server
 from tests.conftest import make_photo
 from tests.jobs.conftest import run_here, words
+from tests.objects import AZURE, GCS, Kind, ObjectServer, forget_keys, serving
 from tests.scoring import Scorer
 
 PHOTOS = 9
@@ -83,6 +85,42 @@ class Storage:
         }
 
 
+class Elsewhere(Storage):
+    """Photographs at Google's or Azure's, of a kind, behind a proxy; the runs stay in the bucket.
+
+    They are not listed, which would be gcsfs's and adlfs's part: the plan is made of what is there.
+    """
+
+    def __init__(
+        self, server: dict[str, str], place: tuple[ObjectServer, FaultyProxy], bucket: str
+    ):
+        self._images = place[0].objects
+        super().__init__(server, place[1], bucket)
+        self.source = f"{place[0].kind.scheme}://{bucket}/set"
+
+    def put(self, key: str, data: bytes) -> None:
+        self._images[f"{self.bucket}/{key}"] = data
+
+    def delete(self, key: str) -> None:
+        del self._images[f"{self.bucket}/{key}"]
+
+    def plan(self, name: str) -> Run:
+        prefix = f"{self.bucket}/set/"
+        found = sorted(key for key in self._images if key.startswith(prefix))
+        rows = [
+            {
+                "image_id": key.removeprefix(prefix),
+                "uri": f"{self.source}/{key.removeprefix(prefix)}",
+                "size": len(self._images[key]),
+            }
+            for key in found
+        ]
+        out = Location(f"s3://{self.bucket}/runs/{name}")
+        run = begin_run(out, RunSettings(self.source, "tiny", "1024", 3, 4, Limits()))
+        update_plan(run, iter([pa.RecordBatch.from_pylist(rows, schema=LISTED)]))
+        return run
+
+
 def photo(seed: int, width: int = 96, height: int = 64) -> bytes:
     buffer = io.BytesIO()
     make_photo(seed, width, height).save(buffer, "jpeg")
@@ -100,13 +138,56 @@ def place() -> Iterator[tuple[dict[str, str], FaultyProxy]]:
             yield server, proxy
 
 
+@contextlib.contextmanager
+def elsewhere(kind: Kind, folder: Path) -> Iterator[tuple[ObjectServer, FaultyProxy]]:
+    """A server of a kind and the proxy before it, which this process is pointed at."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serving(kind) as server,
+        FaultyProxy(server.url) as proxy,
+    ):
+        proxy.words = kind.words
+        for name, value in server.environment(folder, proxy.url).items():
+            patch.setenv(name, value)
+        forget_keys()
+        yield server, proxy
+
+
+@pytest.fixture(scope="module")
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ObjectServer, FaultyProxy]]:
+    with elsewhere(GCS, tmp_path_factory.mktemp("google")) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ObjectServer, FaultyProxy]]:
+    with elsewhere(AZURE, tmp_path_factory.mktemp("azure")) as place:
+        yield place
+
+
 @pytest.fixture
 def storage(
     place: tuple[dict[str, str], FaultyProxy], request: pytest.FixtureRequest
 ) -> Iterator[Storage]:
     """A bucket of the test's own."""
-    bucket = re.sub("[^a-z0-9]+", "-", request.node.name.lower())
-    yield from lent(Storage(*place, f"{bucket[-50:].strip('-')}-b"))
+    yield from lent(Storage(*place, own_bucket(request)))
+
+
+@pytest.fixture(params=["s3", "google", "azure"])
+def each_storage(
+    place: tuple[dict[str, str], FaultyProxy], request: pytest.FixtureRequest
+) -> Iterator[Storage]:
+    """A bucket of the test's own, on each storage that obstore reads."""
+    bucket = own_bucket(request)
+    if request.param == "s3":
+        yield from lent(Storage(*place, bucket))
+    else:
+        yield from lent(Elsewhere(place[0], request.getfixturevalue(request.param), bucket))
+
+
+def own_bucket(request: pytest.FixtureRequest) -> str:
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())
+    return f"{name[-50:].strip('-')}-b"
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +195,25 @@ def shared_bucket(place: tuple[dict[str, str], FaultyProxy], tiny: DeepGaze) -> 
     storage = Storage(*place, "still")
     work_off(storage.plan("undisturbed"), tiny)
     return storage
+
+
+@pytest.fixture(scope="module", params=["s3", "google", "azure"])
+def each_shared_bucket(
+    place: tuple[dict[str, str], FaultyProxy], tiny: DeepGaze, request: pytest.FixtureRequest
+) -> Storage:
+    if request.param == "s3":
+        still: Storage = request.getfixturevalue("shared_bucket")
+        return still
+    found = request.getfixturevalue(request.param)
+    storage = Elsewhere(place[0], found, f"still-{request.param}")
+    work_off(storage.plan("undisturbed"), tiny)
+    return storage
+
+
+@pytest.fixture
+def each_still(each_shared_bucket: Storage) -> Iterator[Storage]:
+    """The same as `still`, on each storage that obstore reads."""
+    yield from lent(each_shared_bucket)
 
 
 @pytest.fixture
@@ -196,46 +296,46 @@ def is_any(method: str, path: str) -> bool:
     ],
 )
 def test_faults_that_pass_leave_no_trace(
-    still: Storage, tiny: DeepGaze, fault: str, times: int, meets: Callable[[str, str], bool]
+    each_still: Storage, tiny: DeepGaze, fault: str, times: int, meets: Callable[[str, str], bool]
 ) -> None:
-    still.proxy.force = at_first(fault, times, meets)
-    run = still.plan(fault)
+    each_still.proxy.force = at_first(fault, times, meets)
+    run = each_still.plan(fault)
     work_off(run, tiny)
-    assert still.proxy.faults[fault] >= (2 * PHOTOS if times == 2 else 1)
-    assert still.files(fault) == still.files("undisturbed")
+    assert each_still.proxy.faults[fault] >= (2 * PHOTOS if times == 2 else 1)
+    assert each_still.files(fault) == each_still.files("undisturbed")
     assert set(errors(run).values()) == {None}
 
 
 @pytest.mark.parametrize("fault", ["slow_down", "reset", "truncated", "shortened", "expired"])
 def test_faults_that_stay_fail_the_shard_and_no_image(
-    still: Storage, tiny: DeepGaze, fault: str, monkeypatch: pytest.MonkeyPatch
+    each_still: Storage, tiny: DeepGaze, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gazecore.images.fetch, "RETRY_SECONDS", 0.5)
-    run = still.plan(f"{fault}-stays")
-    still.proxy.force = lambda method, path: fault if "/4.jpg" in path else None
-    with pytest.raises(StorageUnavailable, match=rf"{still.source}/4\.jpg: \w+: .") as caught:
+    run = each_still.plan(f"{fault}-stays")
+    each_still.proxy.force = lambda method, path: fault if "/4.jpg" in path else None
+    with pytest.raises(StorageUnavailable, match=rf"{each_still.source}/4\.jpg: \w+: .") as caught:
         work_off(run, tiny, only=1)
     assert len(str(caught.value).splitlines()) == 1
-    assert results(still.files(f"{fault}-stays")) == {}
-    still.proxy.force = lambda method, path: None
+    assert results(each_still.files(f"{fault}-stays")) == {}
+    each_still.proxy.force = lambda method, path: None
     work_off(run, tiny, only=1)
-    found, truth = still.files(f"{fault}-stays"), still.files("undisturbed")
+    found, truth = each_still.files(f"{fault}-stays"), each_still.files("undisturbed")
     assert found.items() <= truth.items()
     assert list(results(found)) == [name for name in results(truth) if "000001" in name]
 
 
 def test_the_first_unanswered_image_ends_its_shards_try(
-    still: Storage, tiny: DeepGaze, monkeypatch: pytest.MonkeyPatch
+    each_still: Storage, tiny: DeepGaze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gazecore.images.fetch, "RETRY_SECONDS", 1)
-    run = still.plan("ends-early")
+    run = each_still.plan("ends-early")
     asked: Counter[str] = Counter()
 
     def force(method: str, path: str) -> str | None:
         asked[path] += is_image(method, path)
         return "slow_down" if is_image(method, path) else None
 
-    still.proxy.force = force
+    each_still.proxy.force = force
     images = next(shards(run)).images
     scorer = Scorer(tiny, ReadingConfig(fetchers=1))
     with pytest.raises(StorageUnavailable, match=r"/0\.jpg"):
@@ -309,9 +409,11 @@ def test_an_input_that_does_not_answer_is_not_called_empty(storage: Storage) -> 
     assert [b["image_id"].to_pylist() for b in list_images(found)] == [["more/9.jpg"]]
 
 
-def test_an_object_that_is_deleted_between_plan_and_read(storage: Storage, tiny: DeepGaze) -> None:
-    run = storage.plan("run")
-    storage.delete("set/4.jpg")
+def test_an_object_that_is_deleted_between_plan_and_read(
+    each_storage: Storage, tiny: DeepGaze
+) -> None:
+    run = each_storage.plan("run")
+    each_storage.delete("set/4.jpg")
     work_off(run, tiny, only=1)
     assert errors(run) == {"3.jpg": None, "4.jpg": "not_found", "5.jpg": None}
 
@@ -319,37 +421,39 @@ def test_an_object_that_is_deleted_between_plan_and_read(storage: Storage, tiny:
 @pytest.mark.parametrize("size", [(48, 32), (192, 128)], ids=["smaller", "larger"])
 @pytest.mark.parametrize("when", ["before it is read", "while it is read"])
 def test_an_object_that_is_overwritten_between_plan_and_read_is_scored_as_it_is(
-    storage: Storage, tiny: DeepGaze, size: tuple[int, int], when: str
+    each_storage: Storage, tiny: DeepGaze, size: tuple[int, int], when: str
 ) -> None:
     old, new = photo(4), photo(40, *size)
     assert (len(new) < len(old)) == (size == (48, 32))
-    run = storage.plan("run")
+    run = each_storage.plan("run")
     if when == "while it is read":
         # The first answer is cut; the second is of the new object.
-        storage.proxy.force = at_first("truncated", 1, lambda method, path: "/4.jpg" in path)
+        each_storage.proxy.force = at_first("truncated", 1, lambda method, path: "/4.jpg" in path)
         came: list[str] = []
 
         def overwrite(method: str, path: str) -> None:
             if "/4.jpg" in path:
                 came.append(path)
                 if len(came) == 2:
-                    storage.put("set/4.jpg", new)
+                    each_storage.put("set/4.jpg", new)
 
-        storage.proxy.before = overwrite
+        each_storage.proxy.before = overwrite
     else:
-        storage.put("set/4.jpg", new)
+        each_storage.put("set/4.jpg", new)
     work_off(run, tiny, only=1)
-    work_off(storage.plan("planned after"), tiny, only=1)
-    assert results(storage.files("run")) == results(storage.files("planned after"))
+    work_off(each_storage.plan("planned after"), tiny, only=1)
+    assert results(each_storage.files("run")) == results(each_storage.files("planned after"))
     rows = {row["image_id"]: row for row in Results(run).scores.to_pylist()}
     assert (rows["4.jpg"]["width"], rows["4.jpg"]["height"]) == size
 
 
-def test_an_object_that_was_empty_when_it_was_planned(storage: Storage, tiny: DeepGaze) -> None:
-    storage.put("set/4.jpg", b"")
-    storage.put("set/5.jpg", b"")
-    run = storage.plan("run")
-    storage.put("set/4.jpg", photo(4))
+def test_an_object_that_was_empty_when_it_was_planned(
+    each_storage: Storage, tiny: DeepGaze
+) -> None:
+    each_storage.put("set/4.jpg", b"")
+    each_storage.put("set/5.jpg", b"")
+    run = each_storage.plan("run")
+    each_storage.put("set/4.jpg", photo(4))
     work_off(run, tiny, only=1)
     assert errors(run) == {"3.jpg": None, "4.jpg": None, "5.jpg": "decode_error"}
 

@@ -2,7 +2,9 @@
 
 Each run scores images from an S3 server behind a faulty proxy, on a cluster of three nodes whose
 actors, workers and nodes are ended or frozen, by a driver that is killed as well. Then the same
-command goes on undisturbed. Its files must be those of a run that nothing happened to.
+command goes on undisturbed. Then the run is compacted, by commands that are killed under the same
+faults of the storage, and once undisturbed. Its files must be those of a run that nothing happened
+to, and whoever asks in between must find each image once.
 
     python -m tests.chaos.torture [--images FOLDER] [--runs 20] [--seed 1] [--out torture.json]
 """
@@ -29,6 +31,9 @@ import ray
 from moto.server import ThreadedMotoServer
 from ray.cluster_utils import Cluster
 
+from gazecore.results.query import query
+from gazecore.results.run import open_run
+from gazecore.storage import Location
 from tests.chaos.monkey import KINDS, Chaos, Kind
 from tests.chaos.proxy import FaultyProxy, Rates
 from tests.conftest import make_photo, tiny_bundle
@@ -39,6 +44,9 @@ NODES = 3
 PHOTOS = 40
 MAX_COMMANDS = 3
 COMMAND_SECONDS = 240
+KILLS = 4
+"""Compactions that are killed, if they take that long."""
+
 BUCKET = "torture"
 RATES = Rates(
     slow_down=0.03, reset=0.02, truncated=0.02, shortened=0.02, latency=0.005, expired=0.002
@@ -61,7 +69,8 @@ class Outcome:
         seed: that decided its faults.
         faults: how often each kind came.
         commands: how often the command was run until it ended well.
-        lost, doubled: planned images without a row, or with more than one.
+        lost, doubled: planned images without a row, or with more than one, at any time after the
+            scoring.
         differing: files that are not those of the undisturbed run.
         seconds: from the first command to the last one's end.
         words: what the commands said last.
@@ -104,8 +113,9 @@ class Torture:
         for path in images:
             self._client.upload_file(str(path), BUCKET, f"set/{path.name}")
         self._begin_cluster()
-        process, log = self._start("undisturbed")
-        assert process.wait(timeout=COMMAND_SECONDS) == 0, log.read_text()
+        for command in ("score", "compact"):
+            process, log = self._start("undisturbed", command)
+            assert process.wait(timeout=COMMAND_SECONDS) == 0, log.read_text()
         self._truth = self._files("undisturbed")
 
     def close(self) -> None:
@@ -136,6 +146,7 @@ class Torture:
         outcome.commands += 1
         process.wait(timeout=COMMAND_SECONDS)
         outcome.words.append(_last_line(log))
+        self._compact(name, rng, outcome)
         outcome.seconds = time.monotonic() - started
         self._judge(name, outcome)
         return outcome
@@ -183,13 +194,41 @@ class Torture:
             process.wait(timeout=30)
             outcome.words.append(_last_line(log))
 
-    def _start(self, name: str) -> tuple[subprocess.Popen[bytes], Path]:
+    def _compact(self, name: str, rng: random.Random, outcome: Outcome) -> None:
+        """Compact under faults, killed at any moment, and at last undisturbed."""
+        for kills in range(KILLS, -1, -1):
+            self._proxy.rates = RATES if kills else Rates()
+            self._proxy.faults.clear()
+            process, log = self._start(name, "compact")
+            outcome.commands += 1
+            patience = rng.uniform(0.5, 2.5) if kills else COMMAND_SECONDS
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=patience)
+            if process.poll() is None:
+                outcome.faults["compaction"] += 1
+                kill_tree(process.pid)
+                process.wait(timeout=30)
+            outcome.words.append(_last_line(log))
+            outcome.faults.update(self._proxy.faults)
+            self._proxy.rates = Rates()
+            time.sleep(self._proxy.expired_seconds)
+            run = open_run(Location(f"s3://{BUCKET}/runs/{name}"))
+            rows = Counter(query(run, "SELECT image_id FROM scores")[0].to_pylist())
+            planned = Counter(_ids(self._truth))
+            outcome.lost += (planned - rows).total()
+            outcome.doubled += (rows - planned).total()
+
+    def _start(self, name: str, what: str = "score") -> tuple[subprocess.Popen[bytes], Path]:
         log = Path(tempfile.mkstemp(prefix="gazecore-torture-")[1])
-        command = [
-            sys.executable, "-m", "jobs", "score", f"s3://{BUCKET}/set", "--model", self._model,
-            "--out", f"s3://{BUCKET}/runs/{name}", "--shard-size", "4", "--actors", str(NODES),
-            "--gpus-per-actor", "0", "--address", self._cluster.address,
-        ]  # fmt: skip
+        run = f"s3://{BUCKET}/runs/{name}"
+        command = [sys.executable, "-m", "jobs", what]
+        if what == "compact":
+            command += [run, "--densities"]
+        else:
+            command += [
+                f"s3://{BUCKET}/set", "--model", self._model, "--out", run, "--shard-size", "4",
+                "--actors", str(NODES), "--gpus-per-actor", "0", "--address", self._cluster.address,
+            ]  # fmt: skip
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, cwd=ROOT, start_new_session=True, stdout=file, stderr=subprocess.STDOUT
@@ -222,8 +261,8 @@ class Torture:
             if found.get(key) != self._truth.get(key)
         )  # fmt: skip
         planned, rows = Counter(_ids(self._truth)), Counter(_ids(found))
-        outcome.lost = (planned - rows).total()
-        outcome.doubled = (rows - planned).total()
+        outcome.lost += (planned - rows).total()
+        outcome.doubled += (rows - planned).total()
 
 
 def _ids(files: Mapping[str, bytes]) -> Iterator[str]:

@@ -144,7 +144,7 @@ class Odd(TinyBackbone):
         self.trouble = trouble
         self.calls: list[int] = []
 
-    def features(self, images: np.ndarray) -> torch.Tensor:
+    def features(self, images: np.ndarray) -> list[torch.Tensor]:
         self.calls.append(len(images))
         found = super().features(images)
         mine = [np.array_equal(image, self.odd) for image in images]
@@ -153,7 +153,7 @@ class Odd(TinyBackbone):
         if any(mine) and callable(self.trouble):
             self.trouble()
         elif any(mine):
-            found[torch.tensor(mine)] = self.trouble
+            found[0][torch.tensor(mine)] = self.trouble
         return found
 
 
@@ -224,7 +224,7 @@ def test_a_device_that_has_room_for_two_gives_what_batches_of_two_give(
     tiny: DeepGaze, alike: pa.Table
 ) -> None:
     class Small(TinyBackbone):
-        def features(self, images: np.ndarray) -> torch.Tensor:
+        def features(self, images: np.ndarray) -> list[torch.Tensor]:
             if len(images) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().features(images)

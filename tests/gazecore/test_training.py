@@ -1,11 +1,14 @@
 import contextlib
+import copy
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +22,7 @@ from gazecore.density.resample import to_size
 from gazecore.errors import InputError, RunFailed, RunMismatch
 from gazecore.features.cache import FeatureCache
 from gazecore.metrics.likelihood import information_gain
-from gazecore.model.bundle import load_bundle
+from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout, ReadoutConfig, mix
 from gazecore.model.tiny import TinyBackbone
@@ -457,3 +460,79 @@ def test_a_course_goes_on_with_its_own_settings_alone(data: TrainingSet, tmp_pat
     assert again.bundle.metrics == trained.bundle.metrics
     with pytest.raises(RunMismatch, match=r"other settings.*epochs"):
         courses.train(replace(course, training=replace(settings, epochs=2)))
+
+
+def test_a_calibration_adapts_what_screens_differ_in_alone(
+    data: TrainingSet, tmp_path: Path
+) -> None:
+    """A mixture that was spoilt in its gain, its blur and its centre bias comes back by a
+    calibration; the layers that see the image are left as they are."""
+    out = str(tmp_path / "m.safetensors")
+    caches = (data.caches[0].uri,)
+    settings = TrainingConfig(epochs=6, learning_rate=2e-2, weight_decay=0.1)
+    good = courses.train(
+        Course(caches, out, split=SplitConfig(members=2), training=settings)
+    ).bundle
+    spoilt = replace(good, centerbias=torch.full((4, 4), -math.log(16.0)))
+    readout = copy.deepcopy(spoilt.readout)
+    readout.weights[-1] *= 0.5
+    readout.log_blur += 0.5
+    readout.centerbias_weight += 0.5
+    spoilt = replace(spoilt, readout=readout)
+    (tmp_path / "spoilt.safetensors").write_bytes(spoilt.to_bytes())
+    init = str(tmp_path / "spoilt.safetensors")
+    adapt = Course(
+        caches, str(tmp_path / "a" / "m.safetensors"), init=init, only="calibration",
+        training=TrainingConfig(epochs=30),  # there are only two steps in each
+    )  # fmt: skip
+    adapted = courses.train(adapt).bundle
+    held_out = [data.image_ids.index(name) for name in good.training.held_out_images]
+
+    def over_uniform(bundle: ModelBundle) -> float:
+        with side_by_side() as pool:
+            found = judge_images(bundle.readout, data, held_out, bundle.centerbias, pool)
+        return float(np.mean([gain + baseline for gain, baseline in found]))
+
+    assert over_uniform(spoilt) < over_uniform(good) - 0.3
+    assert over_uniform(adapted) > over_uniform(good) - 0.1
+    assert adapted.training.settings["only"] == "calibration"
+    assert adapted.readout.config == good.readout.config
+    before, after = spoilt.readout.state_dict(), adapted.readout.state_dict()
+    changed = {name for name in before if not torch.equal(before[name].half(), after[name].half())}
+    assert changed == {"weights.3", "log_blur", "centerbias_weight"}
+
+
+@pytest.mark.parametrize("wrong", [{}, {"init": "default", "split": SplitConfig(folds=3)}])
+def test_a_calibration_needs_a_bundle_and_no_folds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--init, without --folds"):
+        Course(("cache",), "m.safetensors", only="calibration", **wrong)
+
+
+def test_each_corpus_has_its_own_centre_in_training(cache: FeatureCache, tmp_path: Path) -> None:
+    """Two corpora whose viewers look to different sides: a readout that sees nothing has nothing
+    to gain over either's own centre bias, and much over the other's."""
+    caches = []
+    for side in (0, 1):
+        folder = tmp_path / str(side)
+        folder.mkdir()
+        corpus = make_corpus(folder, prefix=f"{side}-")
+        rng = np.random.default_rng(side)
+        aside = pa.array(rng.uniform(40 * side, 40 * side + 40, corpus.fixations.num_rows))
+        at = corpus.fixations.schema.get_field_index("x")
+        fixations = corpus.fixations.set_column(at, corpus.fixations.schema.field(at), aside)
+        some = replace(corpus, fixations=fixations)
+        caches.append(make_cache(some, TinyBackbone(), str(tmp_path / f"cache-{side}")))
+    both = TrainingSet(caches)
+    biases = both.centerbiases(both.images)
+    readout = Readout(ReadoutConfig(8)).requires_grad_(False)
+    readout.weights[-1].zero_()
+    with side_by_side() as pool:
+        own = judge_images(readout, both, both.images, biases, pool)
+        swapped = judge_images(readout, both, both.images, biases.flip(0), pool)
+    assert max(abs(gain) for gain, _ in own) < 1e-5
+    bits = [np.mean([base for _, base in found]) for found in (own, swapped)]
+    assert bits[0] > bits[1] + 1
+    for number, alone in enumerate(caches):
+        single_set = TrainingSet([alone])
+        expected = single_set.centerbias(single_set.images).log_density
+        np.testing.assert_array_equal(biases[number], expected)

@@ -258,14 +258,106 @@ def test_a_number_that_is_none_is_one_line(
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_wide_answer_shows_what_fits_and_says_how_to_see_the_rest(
+def test_a_wide_answer_shows_every_value(
     finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    table = finished.gazecore("query", "run", "SELECT * FROM scores", "--format", "table")
-    assert "more columns: name those you want" in words(table.stdout)
-    assert "--format csv" in words(table.stdout)
-    assert "image_id" in table.stdout
+    sql = "SELECT * EXCLUDE uri FROM scores WHERE status = 'ok' ORDER BY image_id"
+    shown = finished.gazecore("query", "run", sql, "--format", "table").stdout
+    asked = finished.gazecore("query", "run", sql, "--format", "json").stdout
+    rows = [json.loads(line) for line in asked.splitlines()]
+    records = shown.split("row ")[1:]
+    assert len(records) == len(rows) == 10
+    for record, row in zip(records, rows, strict=True):
+        lines = [line.split() for line in record.splitlines()[1:]]
+        assert [name for name, *_ in lines] == list(row)
+        values = {name: value for name, *value in lines}
+        assert values["image_id"] == [row["image_id"]]
+        assert float(values["peak_x"][0]) == pytest.approx(row["peak_x"], rel=1e-5)
+        assert values["error"] == []
+    assert max(map(len, shown.splitlines())) <= 80
+    plan = finished.gazecore("query", "run", f"EXPLAIN {sql}", "--format", "table").stdout
+    assert len(plan.splitlines()) > 5
+
+
+def test_a_table_of_ones_own_is_joined_by_the_command(finished: Finished) -> None:
+    ids = sorted(str(p.relative_to(finished.photos)) for p in finished.photos.rglob("*.jpg"))
+    rows = "".join(f"{i},{i[0]}\n" for i in ids)
+    (finished.folder / "labels.csv").write_text("image_id,label\n" + rows)
+    sql = "SELECT label, count(*) AS n FROM scores JOIN mine USING (image_id) GROUP BY 1 ORDER BY 1"
+    asked = finished.gazecore("query", "run", sql, "--with", "mine=labels.csv")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.splitlines() == ['"label","n"', '"a",5', '"b",5']
+    for wrong in ("labels.csv", "mine=", "scores=labels.csv", "mine=nothing.csv"):
+        refused = finished.gazecore("query", "run", sql, "--with", wrong)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_run_is_compacted_and_all_commands_tell_the_same(
+    finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(finished.folder / "run", tmp_path / "run")
+    questions = (
+        ("query", "run", "FROM scores ORDER BY image_id"),
+        ("query", "run", "FROM densities ORDER BY image_id"),
+        ("status", "run"), ("verify", "run"), ("export", "run", "--format", "png", "--out", "maps"),
+    )  # fmt: skip
+    before = [run_here(tmp_path, *asked).stdout for asked in questions]
+    made = run_here(tmp_path, "compact", "run", "--densities")
+    assert made.returncode == 0, made.stderr
+    assert "scores: 11 rows of 3 shards in 1 file, " in made.stdout
+    assert "densities: 10 rows of 3 shards in 1 file, " in made.stdout
+    assert [run_here(tmp_path, *asked).stdout for asked in questions] == before
+    # The same command again continues the run, whose new image is read beside what is compacted.
+    make_photo(77).save(finished.photos / "c.jpg")
+    try:
+        result = run_here(
+            tmp_path, "score", str(finished.photos), "--out", "run", "--model", finished.model,
+            "--shard-size", "4",
+        )  # fmt: skip
+    finally:
+        (finished.photos / "c.jpg").unlink()
+    assert result.returncode == 0, result.stderr
+    counted = run_here(tmp_path, "query", "run", "SELECT count(*) AS n FROM scores")
+    assert counted.stdout.splitlines()[1] == "12"
+    assert run_here(tmp_path, "verify", "run").returncode == 0
+    nothing = run_here(tmp_path, "compact", str(finished.photos))
+    assert nothing.returncode == 2
+    assert len(nothing.stderr.splitlines()) == 1
+
+
+def test_a_scoring_of_many_shards_ends_with_a_compaction(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.compact.MANY", 4)
+    arguments = ("score", str(finished.photos), "--out", "run", "--model", finished.model,
+                 "--shard-size", "2")  # fmt: skip
+    few = run_here(tmp_path, *arguments, "--limit", "6")
+    assert few.returncode == 0, few.stderr
+    assert not (tmp_path / "run" / "compacted").exists()
+    many = run_here(tmp_path, *arguments)
+    assert many.returncode == 0, many.stderr
+    assert "compacted  11 rows of 6 shards in 1 file" in many.stdout
+    again = run_here(tmp_path, *arguments)
+    assert "compacted" not in again.stdout
+    assert run_here(tmp_path, "verify", "run").returncode == 0
+
+
+def test_trouble_in_the_compaction_is_no_failure_of_the_scoring(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.compact.MANY", 1)
+    (tmp_path / "run").mkdir()
+    shutil.copytree(finished.folder / "run", tmp_path / "run", dirs_exist_ok=True)
+    (tmp_path / "run" / "compacted").write_text("in the way")
+    result = run_here(
+        tmp_path, "score", str(finished.photos), "--out", "run", "--model", finished.model,
+        "--shard-size", "4",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "not compacted" in result.stdout
+    assert "gazecore compact" in result.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

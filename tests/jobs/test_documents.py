@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from cluster.layout import WorkersConfig
 from gazecore.model.bundle import read_bundle
@@ -65,6 +66,7 @@ def readme() -> None:
     pq.write_table(
         pa.table({"uri": [f"photos/{n}" for n in names], "image_id": names}), "list.parquet"
     )
+    Path("boxes.csv").write_text(f"image_id,x,y,width,height\n{names[0]},1,1,30,20\n")
 
 
 def corpora() -> None:
@@ -124,6 +126,7 @@ def results_format() -> None:
     photos(Path("photos"))
     command("score", "photos", "--out", "photos-run")
     shutil.copytree("photos-run", "run")
+    Path("labels.csv").write_text("image_id,label\n1001.jpg,street\n")
     save_image(Path("path/to/cat2000/testSet/Stimuli/Art/001.jpg"))
 
 
@@ -141,6 +144,32 @@ def inputs() -> None:
     Path("links.csv").write_text('\ufeffkey;note;link\r\nk;"a\r\nb";phone/a/1.jpg\r\n')
 
 
+def regions() -> None:
+    osie(Path("path/to/osie"), 1001)
+    photos(Path("photos"))
+    command("ingest", "osie", "path/to/osie", "--out", "corpus")
+    command("score", "path/to/osie/stimuli", "--out", "corpus-run")
+    for name in ("boxes.csv", "corpus-boxes.csv"):
+        Path(name).write_text("image_id,x,y,width,height,name\n1001.jpg,10,10,30,20,sign\n")
+    Path("instances.json").write_text(
+        '{"images": [{"id": 1, "file_name": "1001.jpg", "height": 60, "width": 80}], "annotations":'
+        ' [{"id": 3, "image_id": 1, "bbox": [1, 2, 30, 40]}]}'
+    )
+    Path("masks").mkdir()
+    Image.fromarray(np.eye(60, 80, dtype=np.uint8)).save("masks/1002.png")
+
+
+def compare() -> None:
+    osie(Path("path/to/osie"), 1001)
+    photos(Path("photos"))
+    command("ingest", "osie", "path/to/osie", "--out", "corpus")
+    command("score", "path/to/osie/stimuli", "--out", "corpus-run")
+    command("score", "path/to/osie/stimuli", "--model", "paper", "--out", "corpus-paper-run")
+    shutil.copytree("corpus-run", "old-run")
+    shutil.copytree("corpus-run", "new-run")
+    Path("pages.csv").write_text("a,b\n1001.jpg,1002.jpg\n1003.jpg,1003.jpg\n")
+
+
 def nothing() -> None: ...
 
 
@@ -152,6 +181,8 @@ DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "metrics": (metrics, ["docs/metrics.md"]),
     "results-format": (results_format, ["docs/results-format.md"]),
     "inputs": (inputs, ["docs/inputs.md"]),
+    "regions, crops": (regions, ["docs/regions.md", "docs/crops.md"]),
+    "compare": (compare, ["docs/compare.md"]),
     "cluster": (nothing, ["docs/cluster.md"]),
 }
 

@@ -1,0 +1,1 @@
+"""How two runs differ, with or without recorded fixations."""

@@ -1,0 +1,1 @@
+"""Where to cut images, and the pieces as files."""

@@ -1,0 +1,1 @@
+"""Parts of images: which they are, and how much of the fixations falls on them."""
