@@ -54,7 +54,8 @@ def score(
     be read become failed rows.
 
     Args:
-        source: a folder, prefix, glob, image or list, local or any fsspec URI.
+        source: a folder, prefix, glob, image, container of images or list, local or any fsspec
+            URI; see docs/inputs.md.
         out: the run directory to write or continue.
         model, centerbias, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.

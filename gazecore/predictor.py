@@ -17,8 +17,8 @@ from gazecore.density.summary import statistics
 from gazecore.errors import InputError
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, decode, resized, to_network
-from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
+from gazecore.images.read import read
 from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import DEFAULT
@@ -198,7 +198,7 @@ class Model:
 
     def _predict(self, picture: Picture) -> Density:
         if isinstance(picture, str | Path):
-            picture = fetch(str(picture), None, Limits())
+            picture = read(str(picture))
         if isinstance(picture, bytes | bytearray | memoryview):
             return self.predict_file(bytes(picture))
         image = to_rgb(picture)

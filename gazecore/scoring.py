@@ -12,6 +12,7 @@ from gazecore.errors import redact
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput
 from gazecore.images.listing import absolute_input, list_images
+from gazecore.images.lists import Columns
 from gazecore.model.backbone import SentWeights, weights_to_send
 from gazecore.model.bundle import parse_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze
@@ -136,14 +137,15 @@ class Request:
     Attributes:
         location: of the run.
         settings: what decides the results.
-        left_out: pictures that the listing leaves out, by reason; counted as the input is read.
+        left_out: files that the listing leaves out, by reason; counted as the input is read.
+        columns: of a list or table, those that are read; known once it is read.
     """
 
     def __init__(self, source: str, out: str, options: ScoringOptions = ScoringOptions()) -> None:
         """Read the model and the begin of the listing.
 
         Args:
-            source: folder, prefix, glob, image or list; see `images.listing.list_images`.
+            source: folder, prefix, glob, image, container or list; see `list_images`.
             out: the run directory to write or continue.
             options: how.
 
@@ -153,6 +155,7 @@ class Request:
         """
         self.location = Location(out)
         self.left_out = Counter[str]()
+        self.columns = Columns(options.uri_column, options.id_column)
         self._options = options
         self._bundle = read_bundle(options.model)
         bundle = parse_bundle(self._bundle, options.model)
@@ -163,7 +166,9 @@ class Request:
             name += f", centre bias {redact(options.centerbias)}"
         self._backbone = bundle.backbone
         self._note = ModelNote(name, bundle.training.trained_on())
-        listing = list_images(source, options.allow, options.include, self.left_out)
+        listing = list_images(
+            source, options.allow, options.include, self.left_out, options.exclude, self.columns
+        )
         # An input that is none is refused before anything is written.
         listing = itertools.chain([next(listing)], listing)
         size = options.shard_size

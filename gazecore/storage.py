@@ -284,8 +284,8 @@ def parquet_bytes(table: pa.Table, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def read_regular(path: str, end: int = -1) -> bytes:
-    """The first `end` bytes of a file of this machine, or all.
+def read_regular(path: str, end: int = -1, start: int = 0) -> bytes:
+    """The bytes of a file of this machine from `start` to `end`, or to its own.
 
     Raises:
         OSError: of EINVAL for what is no regular file. A pipe would be waited for without end, a
@@ -297,7 +297,8 @@ def read_regular(path: str, end: int = -1) -> bytes:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", path)
-        return file.read(end)
+        file.seek(start)
+        return file.read(max(-1, end - start))
 
 
 def _tell(details: stamina.instrumentation.RetryDetails) -> None:

@@ -7,6 +7,7 @@ many redirects led there, so that nothing can change between the check and the c
 import ipaddress
 import socket
 from contextvars import ContextVar
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import fsspec.asyn
 from aiohttp.connector import Connection
 from fsspec.implementations.http import HTTPFileSystem
 
-from gazecore.errors import AccessDenied
+from gazecore.errors import AccessDenied, StorageError
 
 _METADATA = {
     ipaddress.ip_address(address)
@@ -121,15 +122,23 @@ async def guarded_session(**kwargs: Any) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, trace_configs=[trace], **kwargs)
 
 
-def read_at_most(fs: HTTPFileSystem, url: str, end: int) -> bytes:
-    """The first `end` bytes of a response, whatever length the server makes it."""
+def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> bytes:
+    """The bytes of a response from `start` to `end`, whatever length the server makes it.
+
+    Raises:
+        StorageError: `start` is not the begin, and the server gives no parts of files.
+    """
+    headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"} if start else {}
 
     async def read() -> bytes:
         session = await fs.set_session()
         data = bytearray()
-        async with session.get(fs.encode_url(url)) as response:
+        async with session.get(fs.encode_url(url), headers=headers) as response:
             fs._raise_not_found_for_status(response, url)
-            while len(data) < end and (chunk := await response.content.read(end - len(data))):
+            if start and response.status != HTTPStatus.PARTIAL_CONTENT:
+                raise StorageError("its server gives no parts of files, as a container needs")
+            most = end - start
+            while len(data) < most and (chunk := await response.content.read(most - len(data))):
                 data += chunk
         return bytes(data)
 

@@ -53,7 +53,7 @@ def predict(options: PredictOptions) -> int:
     """Predict, draw and print; returns the exit code."""
     with err.status(LOADING):
         import gazecore
-        from gazecore.images.fetch import fetch
+        from gazecore.images.read import read
         from gazecore.ownership import is_our_picture, refuse_foreign
         from gazecore.storage import Location
         from gazecore.view.overlay import draw_overlay
@@ -76,7 +76,7 @@ def predict(options: PredictOptions) -> int:
     failed = 0
     for uri, path in zip(options.images, paths, strict=True):
         try:
-            data = fetch(uri, None, options.limits)
+            data = read(uri, options.limits)
             density = model.predict_file(data, options.limits)
             numbers = density.statistics
         except (ImageError, StorageUnavailable) as error:

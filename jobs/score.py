@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 
@@ -28,9 +28,10 @@ class ScoreOptions:
     """
 
     input: Positional[Annotated[str, arg(metavar="INPUT")]]
-    """Folder, prefix, glob, image, or list (.parquet, .csv, .tsv or .jsonl with a column `uri` and
-    perhaps `image_id`; .txt with one URI per line). Local or any fsspec URI, such as
-    s3://bucket/photos."""
+    """Folder, prefix, glob, image, container (.tar, .tar.gz, .zip; .parquet or .arrow with a column
+    of images), or list (.parquet, .csv, .tsv or .jsonl with a column `uri` or the like and perhaps
+    `image_id`; .txt with one URI per line). Local or any fsspec URI, such as s3://bucket/photos.
+    An image in a container is named like s3://bucket/train.tar#a/1.jpg, or train.parquet#17."""
     out: str
     """The run directory to write or continue. Local or any fsspec URI."""
     scoring: UseAppendAction[Annotated[ScoringOptions, arg(name="")]] = field(
@@ -49,6 +50,9 @@ class ScoreOptions:
         if self.rate is not None and not MIN_RATE <= self.rate < math.inf:
             raise InputError(f"--rate must be at least {MIN_RATE}, not {self.rate:g}")
 
+
+if TYPE_CHECKING:
+    from gazecore.scoring import Request
 
 MIN_RATE = 0.001
 
@@ -77,14 +81,14 @@ def score(options: ScoreOptions) -> int:
             found, again = request.estimate()
         size, actors = request.settings.shard_size, options.cluster.bounds()[1] or 1
         rows = estimate_rows(found, size, again, options.rate, actors)
-        show_rows(rows + left_out_rows(request.left_out))
+        show_rows(rows + input_rows(request))
         return 0
     with err.status("planning"), keeping(lambda: "the same command plans again"):
         scoring = request.begin()
     tally, rows, has_scores = score_images(
         "score", scoring, options.input, options.cluster, started
     )
-    rows += left_out_rows(request.left_out)
+    rows += input_rows(request)
     if scoring.failed == {}:
         rows.append(("retried", "nothing: no row was failed"))
     rows.append(("results", scoring.run.location.uri))
@@ -96,9 +100,19 @@ def score(options: ScoreOptions) -> int:
     return 1 if tally.failed_shards else 0
 
 
-def left_out_rows(left_out: Counter[str]) -> list[tuple[str, str]]:
-    """What the input's listing left out, labelled."""
-    return [("left out", f"{count:,} {reason}") for reason, count in sorted(left_out.items())]
+def input_rows(request: "Request") -> list[tuple[str, str]]:
+    """What was taken of the input, and what was left out, labelled."""
+    from gazecore.images.choice import NO_IMAGE
+
+    rows = [("read", request.columns.took)] if request.columns.took else []
+    named = Counter({r: n for r, n in request.left_out.items() if not r.endswith(NO_IMAGE)})
+    rows += [("left out", f"{count:,} {reason}") for reason, count in sorted(named.items())]
+    others = (request.left_out - named).most_common()
+    if others:
+        words = ", ".join(f"{n:,} {reason.removesuffix(NO_IMAGE)}" for reason, n in others[:8])
+        more = f" and {len(others) - 8} other kinds" if len(others) > 8 else ""
+        rows.append(("left out", f"not named like images: {words}{more}"))
+    return rows
 
 
 def ask(run: str) -> str:

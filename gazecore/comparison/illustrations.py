@@ -8,8 +8,7 @@ from gazecore.comparison.measure import Different
 from gazecore.comparison.pairs import Scored
 from gazecore.errors import ImageError, StorageUnavailable
 from gazecore.images.decode import decode
-from gazecore.images.fetch import fetch
-from gazecore.images.formats import Limits
+from gazecore.images.read import read
 from gazecore.view.comparison import PairIllustration
 from gazecore.view.overlay import draw_overlay
 
@@ -33,7 +32,7 @@ def illustrate(most: list[Different]) -> list[PairIllustration]:
 def _picture(scored: Scored) -> bytes | None:
     """The image with its density over it, a JPEG."""
     try:
-        image = decode(fetch(scored.scores["uri"], None, Limits()))
+        image = decode(read(scored.scores["uri"]))
     except (ImageError, StorageUnavailable):
         return None
     drawn, small = io.BytesIO(), io.BytesIO()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from gazecore.density.crops import Crop
 from gazecore.errors import ImageError, InputError, one_line
 from gazecore.images.cut import cut, was_cut
-from gazecore.images.fetch import fetch
-from gazecore.images.formats import SUFFIXES, Limits
+from gazecore.images.formats import SUFFIXES
+from gazecore.images.read import read
 from gazecore.ownership import refuse_foreign
 from gazecore.results.export import dataset_names, short_name
 from gazecore.results.reader import Results
@@ -68,7 +68,7 @@ class CropFiles:
             StorageUnavailable: the storage does not answer.
         """
         try:
-            data = fetch(self._uris[image_id], None, Limits())
+            data = read(self._uris[image_id])
             boxes = [(c.x, c.y, c.x + c.width, c.y + c.height) for c in crops]
             pieces = cut(data, size, boxes)
         except ImageError as error:

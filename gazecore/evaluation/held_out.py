@@ -8,8 +8,7 @@ import numpy as np
 from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
 from gazecore.images.decode import to_network
-from gazecore.images.fetch import fetch
-from gazecore.images.formats import Limits
+from gazecore.images.read import read
 from gazecore.metrics.auc import auc
 from gazecore.metrics.likelihood import information_gain
 from gazecore.model.deepgaze import DeepGaze
@@ -52,7 +51,7 @@ def score_held_out(
     gains, areas = [], []
     for image_id in image_ids:
         if len(points[image_id]):
-            data = fetch(uris[image_id], None, Limits())
+            data = read(uris[image_id])
             image = to_network(data, model.bundle.display_size)
             found = model.predict(image.pixels[None])
             log_density = to_size(found.log_density[0], image.height, image.width)

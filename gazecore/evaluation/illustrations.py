@@ -10,8 +10,8 @@ from gazecore.corpus.schema import Corpus
 from gazecore.errors import ImageError, StorageUnavailable
 from gazecore.evaluation.densities import Densities
 from gazecore.images.decode import decode
-from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
+from gazecore.images.read import read
 from gazecore.view.overlay import draw_overlay
 from gazecore.view.report import METRIC_TITLES, Illustration
 from gazecore.wording import counted
@@ -54,7 +54,7 @@ def best_and_worst(
 
 def _picture(uri: str, log_density: np.ndarray, points: np.ndarray) -> bytes | None:
     try:
-        image = decode(fetch(uri, None, Limits()), Limits())
+        image = decode(read(uri), Limits())
     except (ImageError, StorageUnavailable):
         return None
     drawn, small = io.BytesIO(), io.BytesIO()

@@ -1,6 +1,7 @@
 """Bytes become upright RGB pixels, with caps that hold before anything is decoded."""
 
 import contextlib
+import importlib
 import io
 import threading
 import warnings
@@ -14,12 +15,25 @@ from PIL import Image, UnidentifiedImageError
 from gazecore.errors import DecodeError, ImageError, TooLarge, one_line
 from gazecore.geometry import DisplaySize, network_size
 from gazecore.images.colours import to_array, to_rgb
-from gazecore.images.formats import FORMATS, Limits
-from gazecore.images.kinds import kind_of
+from gazecore.images.formats import FORMATS, OPTIONAL, Limits
+from gazecore.images.kinds import KINDS, kind_of
 from gazecore.images.metadata import ORIENTATION, Bare, bare
 
 # Registers all of Pillow's formats; until then, naming one that it loads lazily is an error.
 Image.init()
+
+
+def _formats() -> tuple[str, ...]:
+    """What Pillow may try, with those that packages of their own read."""
+    here = [form for form in OPTIONAL if form.is_here()]
+    for form in here:
+        module = importlib.import_module(form.module)
+        if form.name == "HEIF":
+            module.register_heif_opener()
+    return *FORMATS, *(form.name for form in here)
+
+
+_FORMATS = _formats()
 
 # Odd metadata does not matter here, and sizes are checked below.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -112,7 +126,8 @@ def to_network(
         pixels = _jpeg_pixels(image, file, part) if is_plain and found is None else None
         if found is None and pixels is None:
             smaller = (max(1, width // part), max(1, height // part))
-            image.draft(None, smaller)  # formats other than JPEG know no such
+            if image.format == "JPEG":  # HEIF would take a thumbnail
+                image.draft(None, smaller)
             image.load()
         turn = turn_of(image, file)
         if found is None:
@@ -203,16 +218,20 @@ def opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
         file = bare(data)
-        image = Image.open(io.BytesIO(file.data), formats=FORMATS)
-        pixels = max(image.width * image.height, file.tile)
-        if pixels > limits.max_pixels:
-            raise TooLarge(
-                f"{image.width}x{image.height} has more than {limits.max_pixels} pixels "
-                "(--limits.max-pixels)"
-                if file.tile < pixels
-                else f"its tiles have more than {limits.max_pixels} pixels (--limits.max-pixels)"
-            )
-        with _one_large if pixels > LARGE else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if file.size:
+                _refuse_pixels(*file.size, limits)
+                if file.size[0] * file.size[1] > LARGE:
+                    stack.enter_context(_one_large)
+            image = Image.open(io.BytesIO(file.data), formats=_FORMATS)
+            _refuse_pixels(*image.size, limits)
+            pixels = max(image.width * image.height, file.tile)
+            if pixels > limits.max_pixels:
+                raise TooLarge(
+                    f"its tiles have more than {limits.max_pixels} pixels (--limits.max-pixels)"
+                )
+            if pixels > LARGE and not file.size:
+                stack.enter_context(_one_large)
             held = [image]
             del image  # so that the block alone holds it
             yield held.pop(), file
@@ -223,16 +242,31 @@ def opened(data: bytes, limits: Limits) -> Iterator[tuple[Image.Image, Bare]]:
             f"it has more than {limits.max_pixels} pixels (--limits.max-pixels)"
         ) from error
     except UnidentifiedImageError as error:
-        kind = kind_of(data)
-        raise DecodeError(
-            f"it is {kind}, which is not read here: save it as JPEG or PNG"
-            if kind
-            else "the file is not an image of a format that is read here"
-        ) from error
+        raise DecodeError(_why_not(data)) from error
     except MemoryError as error:
         raise TooLarge("decoding it needs more memory than there is") from error
     except Exception as error:  # decoders raise nearly everything on broken files
         raise DecodeError(one_line(error)) from error
+
+
+def _refuse_pixels(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        raise TooLarge(
+            f"{width}x{height} has more than {limits.max_pixels} pixels (--limits.max-pixels)"
+        )
+
+
+def _why_not(data: bytes) -> str:
+    """What to say of a file that no format takes."""
+    kind = kind_of(data)
+    form = next((f for f in OPTIONAL if KINDS.get(f.extra) == kind), None)
+    if form and not form.is_here():
+        return f"it is {kind}, which {form.module} reads: pip install 'gazecore[{form.extra}]'"
+    if form:
+        return f"it is {kind}, and damaged"
+    if kind:
+        return f"it is {kind}, which is not read here: save it as JPEG or PNG"
+    return "the file is not an image of a format that is read here"
 
 
 def turn_of(image: Image.Image, file: Bare) -> Image.Transpose | None:

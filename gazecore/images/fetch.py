@@ -1,8 +1,11 @@
 """URIs become bytes. What is gone for good is told apart from what may come back."""
 
 import errno
+import functools
 import socket
+from collections.abc import Callable
 from threading import Event
+from typing import TypeVar
 
 import aiohttp
 import stamina
@@ -51,15 +54,14 @@ a bad argument."""
 _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 """What S3 says of keys that it does not know, to every request."""
 
+Read = TypeVar("Read")
+
 
 def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = None) -> bytes:
     """Read one object.
 
-    What may pass is tried again for RETRY_SECONDS, after waits that double from 0.1 to 15 seconds
-    and up to a second more each, by chance, so that many readers do not come back together.
-
     Args:
-        uri: a path or URI.
+        uri: a path or URI; for a member of a container, see `gazecore.images.read`.
         size: in bytes, if the plan knows it; spares a request for objects over the cap.
         limits: the byte cap; of a larger object, at most one byte more than the cap is read.
         given_up: is set once nobody waits for the object: it is not tried again then.
@@ -70,7 +72,44 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
         KeysRefused: the storage does not know the keys, or there are none.
     """
     if size is not None and size > limits.max_bytes:
-        raise _too_large(limits)
+        raise too_large(limits)
+    data = patiently(uri, lambda: _read(uri, size, limits), given_up)
+    if len(data) > limits.max_bytes:
+        raise too_large(limits)
+    return data
+
+
+def fetch_part(uri: str, start: int, end: int, given_up: Event | None = None) -> bytes:
+    """Bytes of an object from `start` to `end`, fewer where it ends before; raises as `fetch`."""
+    return patiently(uri, lambda: _read_part(uri, start, end), given_up)
+
+
+def object_size(uri: str) -> int:
+    """Bytes of an object; raises as `fetch`, StorageError also where nobody says how many."""
+
+    def ask(place: Location | Object) -> int:
+        if isinstance(place, Object):
+            return place.size()
+        place.fs.invalidate_cache(place.path)
+        info = place.fs.info(place.path)
+        if info["type"] != "file" or info.get("size") is None:
+            raise StorageError("it is no file, or its storage does not say how long it is")
+        return int(info["size"])
+
+    return patiently(uri, lambda: _read_there(uri, ask)[0])
+
+
+def patiently(uri: str, read: Callable[[], Read], given_up: Event | None = None) -> Read:
+    """Do what reads of a storage, again and again while its errors are such as may pass.
+
+    That is for RETRY_SECONDS, after waits that double from 0.1 to 15 seconds and up to a second
+    more each, by chance, so that many readers do not come back together. Raises as `fetch`.
+
+    Args:
+        uri: what is read.
+        read: reads it, once.
+        given_up: see `fetch`.
+    """
 
     def may_pass(error: Exception) -> bool:
         return not isinstance(error, ImageError | KeysRefused | MemoryError) and not (
@@ -82,32 +121,49 @@ def fetch(uri: str, size: int | None, limits: Limits, given_up: Event | None = N
             on=may_pass, attempts=None, timeout=RETRY_SECONDS, wait_max=15
         ):
             with attempt:
-                data = _read(uri, size, limits)
+                return _telling_apart(uri, read)
     except (ImageError, KeysRefused):
         raise
     except MemoryError as error:
         raise TooLarge("reading it needs more memory than there is") from error
     except Exception as error:
         raise StorageUnavailable(f"{uri}: {type(error).__name__}: {one_line(error)}") from error
-    if len(data) > limits.max_bytes:
-        raise _too_large(limits)
-    return data
+    raise AssertionError
 
 
 def _read(uri: str, size: int | None, limits: Limits) -> bytes:
+    end = limits.max_bytes + 1
+    data, place = _read_there(uri, lambda place: _read_capped(place, end))
+    if size is not None and len(data) < min(size, end):
+        _refuse_part(place, data)
+    return data
+
+
+def _read_part(uri: str, start: int, end: int) -> bytes:
+    data, place = _read_there(uri, lambda place: _read_capped(place, end, start))
+    if len(data) < end - start:
+        _refuse_part(place, data, start)
+    return data
+
+
+def _read_there(
+    uri: str, read: Callable[[Location | Object], Read]
+) -> tuple[Read, Location | Object]:
+    """What is read of an object, and from where: by obstore alone where that can."""
+    place = _find(uri) or _open(uri)
     try:
-        end = limits.max_bytes + 1
-        place = _find(uri) or _open(uri)
-        try:
-            data = _read_capped(place, end)
-        except NotImplementedError:
-            if isinstance(place, Location):
-                raise
-            place = _open(uri)
-            data = _read_capped(place, end)
-        if size is not None and len(data) < min(size, end):
-            _refuse_part(place, data)
-        return data
+        return read(place), place
+    except NotImplementedError:
+        if isinstance(place, Location):
+            raise
+        place = _open(uri)
+        return read(place), place
+
+
+def _telling_apart(uri: str, read: Callable[[], Read]) -> Read:
+    """Do it; what is gone for good is an ImageError, and what may come back another error."""
+    try:
+        return read()
     except InputError as error:
         cause = error.__cause__
         if isinstance(cause, ConnectionError | TimeoutError):
@@ -183,38 +239,40 @@ def _code(error: Exception) -> str | None:
     return response["Error"].get("Code") if response and "Error" in response else None
 
 
-def _read_capped(location: Location | Object, end: int) -> bytes:
+def _read_capped(location: Location | Object, end: int, start: int | None = None) -> bytes:
     if isinstance(location, Object):
-        return location.read(end)
+        return location.read(end) if start is None else location.read_range(start, end)
     if location.is_local:
-        return read_regular(location.path, end)
+        return read_regular(location.path, end, start or 0)
     if isinstance(location.fs, HTTPFileSystem):
-        return read_at_most(location.fs, location.path, end)  # servers need not heed a range
+        # Servers need not heed a range.
+        return read_at_most(location.fs, location.path, end, start or 0)
     if isinstance(location.fs, S3FileSystem):
-        return s3.read(location.fs, location.path, end, lambda: _read_range(location, end))
-    return _read_range(location, end)
+        by_s3fs = functools.partial(_read_range, location, end, start or 0)
+        return s3.read(location.fs, location.path, end, by_s3fs, start)
+    return _read_range(location, end, start or 0)
 
 
-def _read_range(location: Location, end: int) -> bytes:
+def _read_range(location: Location, end: int, start: int) -> bytes:
     try:
-        data: bytes = location.fs.cat_file(location.path, start=0, end=end)
+        data: bytes = location.fs.cat_file(location.path, start=start, end=end)
         return data
     except (OSError, aiohttp.ClientResponseError) as error:
-        # S3 and HTTP refuse any range of an empty object.
+        # S3 and HTTP refuse any range of an empty object, and one that begins beyond the end.
         refused = getattr(error, "status", None) == 416 or (
             isinstance(error, OSError) and error.errno == errno.EINVAL
         )
-        if refused and _code(error) not in _PASSING_CODES and _size_now(location) == 0:
+        if refused and _code(error) not in _PASSING_CODES and _size_now(location) <= start:
             return b""
         raise
 
 
-def _refuse_part(location: Location | Object, data: bytes) -> None:
+def _refuse_part(location: Location | Object, data: bytes, start: int = 0) -> None:
     """Raise OSError unless `data`, which is less than was planned, is all that is there now.
 
     A body that was cut on its way can bear a header that says it was not.
     """
-    there = _size_now(location)
+    there = max(0, _size_now(location) - start)
     if len(data) != there:
         raise OSError(f"{len(data)} bytes came of {there}")
 
@@ -231,5 +289,6 @@ def _size_now(location: Location | Object) -> int:
         raise OSError(f"its size is refused: {one_line(error)}") from None
 
 
-def _too_large(limits: Limits) -> TooLarge:
+def too_large(limits: Limits) -> TooLarge:
+    """The error of a file over the byte cap."""
     return TooLarge(f"the file has more than {limits.max_bytes} bytes (--limits.max-bytes)")

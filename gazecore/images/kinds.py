@@ -27,6 +27,9 @@ _BRANDS = {
     b"qt  ": "a video",
 }  # fmt: skip
 
+KINDS = {"heif": "HEIF/HEIC", "jxl": "JPEG XL"}
+"""What is read by an extra."""
+
 
 def kind_of(data: bytes) -> str:
     """What a file is that cannot be read as an image, in words; empty where nobody knows."""

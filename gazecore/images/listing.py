@@ -1,13 +1,11 @@
 """Where the images are: a folder, prefix, glob or list becomes a stream of rows.
 
 Everything is yielded in pieces, so an input of any length is listed in bounded memory (on storage
-other than S3 and local disks, one directory is held at a time).
+other than S3 and local disks, one directory is held at a time; of archives, the members of a few).
 """
 
 import errno
-import fnmatch
 import os
-import posixpath
 import re
 import stat
 from collections import Counter
@@ -20,9 +18,20 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError, ParamValidationError
 from fsspec.utils import glob_translate
 
-from gazecore.errors import ImageError, InputError, RunFailed, one_line, redact
-from gazecore.images.formats import LITTER_FOLDERS, LITTER_NAMES, SUFFIXES, UNREAD_SUFFIXES
-from gazecore.images.lists import is_list, read_list
+from gazecore.errors import (
+    ImageError,
+    InputError,
+    KeysRefused,
+    RunFailed,
+    StorageUnavailable,
+    one_line,
+    redact,
+)
+from gazecore.images.choice import Choice
+from gazecore.images.containers import kind_of_container
+from gazecore.images.formats import SUFFIXES
+from gazecore.images.lists import Columns, file_name, is_list, read_list
+from gazecore.images.members import Entry, is_list_of_rows, unpacked
 from gazecore.storage import Location
 
 LISTED = pa.schema(
@@ -42,33 +51,37 @@ _USERS_ERRORS = (
 )  # fmt: skip
 _USERS_ERRNOS = {errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP}
 
-Entry = tuple[str, int | None, str | None]
-"""Path on its storage, size, version."""
-
 
 def list_images(
     source: str,
     allow: Collection[str] = (),
     include: Collection[str] = (),
     left_out: Counter[str] | None = None,
+    exclude: Collection[str] = (),
+    columns: Columns | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """List the images of an input.
 
     Args:
-        source: a folder or prefix (files named like images, recursively), a glob, one image, or a
-            list: Parquet, CSV or JSON Lines with a column `uri` and optionally `image_id`, or text
-            with one URI per line. Paths in a list are relative to the list's folder.
+        source: a folder or prefix (files named like images, and what is in containers,
+            recursively), a glob, one image, one container (tar, zip, or Parquet with a column of
+            images), or a list: Parquet, CSV or JSON Lines with a column `uri` and optionally
+            `image_id`, or text with one URI per line. Paths in a list are relative to its folder.
         allow: protocols that a list may name besides its own storage (`file`: local paths). One
             on this machine may name local paths and STORAGES without.
-        include: names of files or folders, with wildcards, that a folder's listing takes although
-            it would leave them out: what systems leave among photographs (`LITTER_NAMES`,
-            `LITTER_FOLDERS`), and files that are not named like images that are read.
-        left_out: counts, by reason, the pictures that a folder's listing leaves out.
+        include: globs of files that a folder's listing takes although it would leave them out:
+            what systems leave among photographs (`LITTER_NAMES`, `LITTER_FOLDERS`), and files that
+            are not named like images that are read. A glob is compared with a file's name, with the
+            names of the folders above it, and with its whole path from the folder.
+        left_out: counts, by reason, what the listing of a folder or an archive leaves out.
+        exclude: globs of files that are left out whatever `include` says.
+        columns: what those of a list are called; it is told what was taken.
 
     Yields:
         Batches of the schema `LISTED`. image_id is the path relative to the folder (for a glob,
         to the part before its first wildcard), or what the list says, or the list's URI, without
-        the query of a signed URL.
+        the query of a signed URL; of the members of a container that is the input, their names. A
+        container that is broken is a row of its own, which will fail, after its members.
 
     Raises:
         InputError: there is nothing of that name, it holds no image, or the list cannot be read or
@@ -78,7 +91,8 @@ def list_images(
     location = Location(source)
     found = False
     try:
-        for batch in _list(location, source, allow, _Choice(include, left_out)):
+        choice = Choice(include, exclude, left_out)
+        for batch in _list(location, source, allow, choice, columns or Columns()):
             found = True
             yield batch
     except (OSError, BotoCoreError, aiohttp.ClientError, ImageError) as error:
@@ -86,56 +100,35 @@ def list_images(
         if _is_users(error):
             raise InputError(message) from error
         raise RunFailed(f"{message}; the same command tries again") from error
+    except StorageUnavailable as error:
+        if isinstance(error, KeysRefused):
+            raise
+        raise RunFailed(
+            f"cannot list {source}: {one_line(error)}; the same command tries again"
+        ) from error
     if not found:
         raise InputError(f"there are no images in {source}{describe(left_out or {})}")
 
 
 def describe(left_out: Mapping[str, int]) -> str:
     """What a listing left out, in words that follow others; empty where it was nothing."""
-    words = [f"{count:,} {reason}" for reason, count in sorted(left_out.items())]
+    most = sorted(Counter(left_out).most_common(10))
+    words = [f"{count:,} {reason}" for reason, count in most]
     return f" (left out: {', '.join(words)})" if words else ""
 
 
-class _Choice:
-    """Which files of a folder are listed; counts what is not and yet looks like a picture."""
-
-    def __init__(self, include: Collection[str], left_out: Counter[str] | None) -> None:
-        self._include = include
-        self._left_out = Counter[str]() if left_out is None else left_out
-
-    def takes(self, path: str, skip: int) -> bool:
-        """Whether to list a file.
-
-        Args:
-            path: of the file.
-            skip: how many characters of it are the listed folder's.
-        """
-        *folders, name = path[skip:].split("/")
-        if any(fnmatch.fnmatchcase(part, p) for p in self._include for part in (*folders, name)):
-            return True
-        suffix = posixpath.splitext(name)[1].lower()
-        if suffix in UNREAD_SUFFIXES:
-            self._left_out[f"{suffix} (not read here)"] += 1
-            return False
-        if not name.lower().endswith(SUFFIXES):
-            return False
-        if litter := next((f for f in folders if f in LITTER_FOLDERS), None):
-            self._left_out[f"in {litter}"] += 1
-        elif litter := next((p for p in LITTER_NAMES if fnmatch.fnmatchcase(name, p)), None):
-            self._left_out[litter] += 1
-        return litter is None
-
-    def skips(self) -> None:
-        """Count what is named like a file and is a pipe, a socket or a device."""
-        self._left_out["no regular file"] += 1
-
-
 def _list(
-    location: Location, source: str, allow: Collection[str], choice: _Choice
+    location: Location, source: str, allow: Collection[str], choice: Choice, columns: Columns
 ) -> Iterator[pa.RecordBatch]:
     kind = _kind(location)
-    if kind == "file" and is_list(location):
-        for batch in read_list(location, allow):
+    is_container = kind == "file" and kind_of_container(file_name(location)) is not None
+    if is_container and not (is_list(location) and is_list_of_rows(location, columns)):
+        entries = iter([_entry(location.fs.info(location.path))])
+        yield from _batches(
+            location, location.path, unpacked(location, entries, choice, columns, True)
+        )
+    elif kind == "file" and is_list(location):
+        for batch in read_list(location, allow, columns):
             nulls = [
                 pa.nulls(batch.num_rows, LISTED.field(name).type) for name in ("size", "version")
             ]
@@ -145,12 +138,13 @@ def _list(
         yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
     elif kind == "directory":
         skip = len(location.path.rstrip("/")) + 1
-        entries = (e for e in _walk(location, choice) if choice.takes(e[0], skip))
-        yield from _batches(location, location.path, entries)
+        entries = (e for e in _walk(location, choice) if choice.takes(e[0][skip:]))
+        yield from _batches(location, location.path, unpacked(location, entries, choice, columns))
     elif any(mark in location.path for mark in "*?["):
         first = min(location.path.index(m) for m in "*?[" if m in location.path)
         root = location.path[:first].rpartition("/")[0]
-        yield from _batches(location, root, _glob(location, root))
+        entries = unpacked(location, _glob(location, root), choice, columns)
+        yield from _batches(location, root, entries)
     else:
         raise InputError(f"there is no folder, glob, image or list at {source}")
 
@@ -187,7 +181,7 @@ def _glob(location: Location, root: str) -> Iterator[Entry]:
     # fsspec's own leaves out folders that it could not list.
     pattern = re.compile(glob_translate(location.path))
     if "**" in location.path:
-        entries = _walk(Location(str(location.fs.unstrip_protocol(root))), _Choice((), None))
+        entries = _walk(Location(str(location.fs.unstrip_protocol(root))), Choice())
     else:
         entries = _visit(location.fs, root, location.path.count("/") - root.count("/"))
     yield from (entry for entry in entries if pattern.match(entry[0]))
@@ -205,7 +199,7 @@ def absolute_input(source: str) -> str:
     return redact(Location(source).uri)
 
 
-def _walk(location: Location, choice: _Choice) -> Iterator[Entry]:
+def _walk(location: Location, choice: Choice) -> Iterator[Entry]:
     """All files under a directory, in an order that does not change."""
     if location.is_local:
         seen: set[tuple[int, int]] = set()
@@ -221,10 +215,10 @@ def _walk(location: Location, choice: _Choice) -> Iterator[Entry]:
                 try:
                     status = os.stat(path)
                 except OSError:  # a link that leads nowhere is an input too, and will fail
-                    yield path, None, None
+                    yield Entry(path, None, None)
                 else:
                     if stat.S_ISREG(status.st_mode):
-                        yield path, status.st_size, str(status.st_mtime_ns)
+                        yield Entry(path, status.st_size, str(status.st_mtime_ns))
                     elif name.lower().endswith(SUFFIXES):
                         choice.skips()
     elif hasattr(location.fs, "_iterdir"):
@@ -267,15 +261,16 @@ def _walk_s3(location: Location) -> Iterator[Entry]:
 
 def _entry(info: dict[str, Any]) -> Entry:
     version = next((info[k] for k in ("ETag", "etag", "mtime", "LastModified") if k in info), None)
-    return info["name"], info.get("size"), None if version is None else str(version).strip('"')
+    text = None if version is None else str(version).strip('"')
+    return Entry(info["name"], info.get("size"), text)
 
 
 def _batches(location: Location, root: str, entries: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
     skip = len(root.rstrip("/")) + 1
     rows: dict[str, list[Any]] = {name: [] for name in LISTED.names}
-    for path, size, version in entries:
+    for path, size, version, image_id in entries:
         _encodable(path)
-        rows["image_id"].append(path[skip:])
+        rows["image_id"].append(path[skip:] if image_id is None else image_id)
         rows["uri"].append(path if location.is_local else location.fs.unstrip_protocol(path))
         rows["size"].append(size)
         rows["version"].append(version)

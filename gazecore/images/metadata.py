@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from gazecore.errors import DecodeError
+from gazecore.images import jxl
 
 MAX_SCANS = 256
 """Passes over a progressive JPEG. Encoders make 10 to 20; each can cost a pass over all blocks."""
@@ -50,6 +51,7 @@ class Bare:
         is_unsigned: 32-bit samples go up to 2**32 - 1.
         bits: of a sample of a PNG or a gray TIFF; 8 elsewhere.
         tile: pixels of a TIFF's tile, which is decoded whole however small the image is.
+        size: width and height, of a format that is decoded as soon as it is opened.
     """
 
     data: bytes
@@ -58,6 +60,7 @@ class Bare:
     is_unsigned: bool = False
     bits: int = 8
     tile: int = 0
+    size: tuple[int, int] | None = None
 
 
 def bare(data: bytes) -> Bare:
@@ -80,6 +83,9 @@ def bare(data: bytes) -> Bare:
             return _gif(data)
         if data[4:8] == b"ftyp":  # AVIF is turned by its boxes; Pillow would write its EXIF back
             return Bare(_EXIF_ITEM.sub(rb"\1skip", data))
+        if data.startswith((jxl.SIGNATURE, jxl.BOXES)):
+            stream = jxl.codestream(data)
+            return Bare(stream, 1, size=jxl.size(stream))
         if data.startswith((b"P1", b"P2", b"P3")):  # Pillow drops each in time by its block's size
             if data.count(b"#") > MAX_PARTS:
                 raise DecodeError(f"it has more than {MAX_PARTS} comments")

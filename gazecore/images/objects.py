@@ -186,6 +186,13 @@ class Object:
         """The first `end` bytes."""
         return self.bucket.ask(self.uri, lambda store: read(store, self.key, end))
 
+    def read_range(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end`."""
+        return self.bucket.ask(
+            self.uri,
+            lambda store: obstore.get_range(store, self.key, start=start, end=end).to_bytes(),
+        )
+
     def size(self) -> int:
         """How many bytes there are now."""
         size: int = self.bucket.ask(self.uri, lambda store: obstore.head(store, self.key))["size"]

@@ -35,9 +35,17 @@ class ScoringOptions:
     paths; once for each. A list on this machine may name local paths, object storage and the web
     without; one on a web server is alone with that server."""
     include: tuple[str, ...] = ()
-    """What a folder's listing takes although it leaves it out and counts it by default: files and
-    folders of these names, with wildcards; once for each. Left out are resource forks (`._*`),
-    `__MACOSX`, `@eaDir`, `.thumbnails` and the like, and pictures of kinds that are not read."""
+    """What a folder or an archive holds and is left out and counted by default: globs of files, of
+    folders above them, or of paths; once for each. Left out are resource forks (`._*`), `__MACOSX`,
+    `@eaDir`, `.thumbnails` and the like, and what is not named like a picture that is read."""
+    exclude: tuple[str, ...] = ()
+    """Globs of what is left out of a folder or an archive, and counted; once for each."""
+    uri_column: str | None = None
+    """The column of a list that holds paths or URIs, or of a Parquet file that holds images. By
+    default `uri`, `url`, `URL`, `image`, `path` or `file_name`, or the column of bytes."""
+    id_column: str | None = None
+    """The column of ids. By default a list's `image_id`, else the URI; of a Parquet file with
+    images the number of the row."""
     limits: Limits = field(default_factory=Limits)
     decode: Literal["cpu", "gpu"] = "cpu"
     """Where JPEGs are decoded, if the model is on a GPU: `gpu` is for machines with few cores to a

@@ -6,6 +6,7 @@ made of its output follows in threads, so that the network does not wait.
 
 import contextlib
 import contextvars
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ from gazecore.errors import (
 )
 from gazecore.geometry import parts
 from gazecore.images.decode import NetworkInput, to_network
-from gazecore.images.fetch import fetch
+from gazecore.images.read import Reader
 from gazecore.memory import ran_out, share_arenas
 from gazecore.shards.clock import Clock
 from gazecore.shards.stage import Computed, ReadingConfig, Row, Stage, failed_row
@@ -118,7 +119,7 @@ class Pipeline(Generic[Computed]):
         """Process the images of a shard.
 
         Args:
-            images: rows of the plan: image_id, uri, size.
+            images: rows of the plan: image_id, uri, size, version.
             crashed: images that are known to end the process; they are not touched.
             last_try: the shard is not tried again if it fails now; see `fail_unanswered`.
             on_image: is called with ok or not as each image is finished.
@@ -130,7 +131,7 @@ class Pipeline(Generic[Computed]):
             StorageUnavailable: the storage does not answer for an image; where that may become a
                 failed row, for more images than it answers for. It says how many it answered for.
         """
-        rows = images.select(["image_id", "uri", "size"]).to_pylist()
+        rows = images.select(["image_id", "uri", "size", "version"]).to_pylist()
         may_fail = last_try and self._reading.fail_unanswered
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
         unanswered = answered = 0
@@ -141,7 +142,8 @@ class Pipeline(Generic[Computed]):
             with telling:
                 on_image(ok)
 
-        for indices, inputs in self._batches(self._read_ahead(rows, crashed, answers)):
+        reader = Reader(rows, self._reading.limits)
+        for indices, inputs in self._batches(self._read_ahead(rows, reader, crashed, answers)):
             if isinstance(inputs, StorageUnavailable):
                 unanswered += 1
                 is_hopeless = unanswered > max(MAX_UNANSWERED, answered)
@@ -160,6 +162,7 @@ class Pipeline(Generic[Computed]):
                 futures[index] = self._finishers.submit(
                     self._finish, rows[index], image, computed, position, tell
                 )
+        reader.close()
         results = [future.result() for future in futures]
         return [outcome for outcome, _ in results], [r for _, r in results if r is not None]
 
@@ -171,7 +174,7 @@ class Pipeline(Generic[Computed]):
             self._device.close()
 
     def _read_ahead(
-        self, rows: list[Row], crashed: frozenset[str], answers: list[Row]
+        self, rows: list[Row], reader: Reader, crashed: frozenset[str], answers: list[Row]
     ) -> Iterator[tuple[int, NetworkInput | NoInput]]:
         """What the network is to see, in order; at most two images per fetcher are held.
 
@@ -187,8 +190,9 @@ class Pipeline(Generic[Computed]):
                     if row is None:
                         break
                     # In this thread's context, so that what is logged there names the shard.
-                    read = contextvars.copy_context().run
-                    future = self._readers.submit(read, self._read, row, crashed, given_up, answers)
+                    run = contextvars.copy_context().run
+                    fetch = functools.partial(reader.read, index, given_up)
+                    future = self._readers.submit(run, self._read, row, fetch, crashed, answers)
                     future.add_done_callback(lambda _: self.clock.count_ready(1))
                     waiting.append((index, future))
                 if not waiting:
@@ -209,7 +213,7 @@ class Pipeline(Generic[Computed]):
                 self.clock.count_ready(-1)
 
     def _read(
-        self, row: Row, crashed: frozenset[str], given_up: threading.Event, answers: list[Row]
+        self, row: Row, fetch: Callable[[], bytes], crashed: frozenset[str], answers: list[Row]
     ) -> NetworkInput:
         if row["image_id"] in crashed:
             raise Crashed("the process that worked on this image died each time it was tried")
@@ -217,7 +221,7 @@ class Pipeline(Generic[Computed]):
         with self._room.hold(row["size"] or 0):
             with self.clock.phase("fetch"):
                 try:
-                    data = fetch(row["uri"], row["size"], reading.limits, given_up)
+                    data = fetch()
                 except (NotFound, AccessDenied, StorageError):
                     answers.append(row)
                     raise

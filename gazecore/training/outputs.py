@@ -7,8 +7,7 @@ from typing import Any
 
 from gazecore.errors import ImageError, InputError, one_line
 from gazecore.images.decode import to_network
-from gazecore.images.fetch import fetch
-from gazecore.images.formats import Limits
+from gazecore.images.read import read
 from gazecore.model.bundle import ModelBundle, is_bundle, parse_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.ownership import refuse_foreign
@@ -100,7 +99,7 @@ def require_readable(data: TrainingSet, split: SplitConfig) -> None:
     image_id = next(data.image_ids[i] for i in data.images if part[i] == 0)
     uri = data.corpus.images["uri"][data.corpus.image_ids.index(image_id)].as_py()
     try:
-        to_network(fetch(uri, None, Limits()), data.display_size)
+        to_network(read(uri), data.display_size)
     except (OSError, ImageError) as error:
         raise InputError(
             f"the held-out image {image_id} cannot be read: {one_line(error)}; a bundle is judged "

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import structlog
 
+import gazecore.images.read
 import gazecore.shards.pipeline
 from gazecore.errors import NotFound
 from gazecore.images.decode import NetworkInput
@@ -43,7 +44,8 @@ class SleepingStage:
 
 def run(photos: Path, *, compute: float, fetchers: int) -> Times:
     paths = sorted(map(str, photos.rglob("*.jpg")))
-    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
+    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths),
+                       "version": [None] * len(paths)})  # fmt: skip
     pipeline = Pipeline(SleepingStage(compute), ReadingConfig(fetchers=fetchers))
     with pipeline.clock.shard():
         pipeline.process(images)
@@ -58,13 +60,13 @@ def test_the_stage_that_others_wait_for_is_named(
     assert verdict(busy) == "compute-bound"
     assert busy.bytes_read == sum(path.stat().st_size for path in photos.rglob("*.jpg"))
 
-    real = gazecore.shards.pipeline.fetch
+    real = gazecore.images.read.fetch
 
     def slow(*arguments: object) -> bytes:
         time.sleep(0.4)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", slow)
+    monkeypatch.setattr(gazecore.images.read, "fetch", slow)
     waiting = run(photos, compute=0.001, fetchers=2)
     assert waiting.seconds["fetch"] >= 4.0
     assert waiting.working < 0.9 * waiting.seconds["fetch"], "two threads fetch at once"
@@ -74,7 +76,8 @@ def test_the_stage_that_others_wait_for_is_named(
 
 def test_every_stage_is_measured_and_nothing_stays_ready(tiny: DeepGaze, photos: Path) -> None:
     paths = [*sorted(map(str, photos.rglob("*.jpg"))), str(photos / "missing.jpg")]
-    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths)})
+    images = pa.table({"image_id": paths, "uri": paths, "size": [None] * len(paths),
+                       "version": [None] * len(paths)})  # fmt: skip
     scorer = Scorer(tiny)
     with scorer.clock.shard():
         scorer.score(images)
@@ -93,7 +96,7 @@ def test_what_is_logged_while_an_image_is_read_names_its_shard(
         seen.append(structlog.contextvars.get_contextvars())
         raise NotFound("gone")
 
-    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", fetch)
+    monkeypatch.setattr(gazecore.images.read, "fetch", fetch)
     with structlog.contextvars.bound_contextvars(shard=7):
         run(photos, compute=0, fetchers=4)
     assert seen == [{"shard": 7}] * 10

@@ -106,7 +106,9 @@ def test_batches_of_a_gpu_change_nothing(corpus: Corpus, cache: FeatureCache) ->
     stage = FeaturesStage(
         TinyBackbone(images_at_once=4), CacheDirectory(Location("memory://no"), 1)
     )
-    images = corpus.images.append_column("size", [[None] * IMAGE_COUNT])
+    images = corpus.images
+    for name in ("size", "version"):
+        images = images.append_column(name, [[None] * IMAGE_COUNT])
     _, rows = Pipeline(stage, ReadingConfig()).process(images)
     assert [row["image_id"] for row in rows] == cache.image_ids
     for index, row in enumerate(rows):

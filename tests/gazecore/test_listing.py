@@ -1,5 +1,7 @@
 """A folder, glob, image or list becomes rows: every image once, none lost, names untouched."""
 
+import importlib.util
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gazecore.errors import InputError
+from gazecore.errors import InputError, NotFound
 from gazecore.images.fetch import fetch
 from gazecore.images.formats import Limits
 from gazecore.images.listing import LISTED, absolute_input, list_images
+from gazecore.images.lists import GUESSES, Columns
+from gazecore.images.read import Reader
 from gazecore.storage import Location
+from tests.containers import write_parquet, write_tar
 
 STRANGE = (
     "with space.jpg", "ünï-日本.jpg", "100%25.jpg", "a#b.jpg", "a?b.jpg", "[1].jpg", "star*.jpg",
@@ -218,11 +223,111 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path, suffix: str) -> 
 def test_a_missing_column_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"list{suffix}"
     if suffix == ".parquet":
-        pq.write_table(pa.table({"url": ["a.jpg"], "size": [1]}), path)
+        pq.write_table(pa.table({"link": ["a.jpg"], "size": [1]}), path)
     else:
-        path.write_text("url\tsize\na.jpg\t1\n".replace("\t", "," if suffix == ".csv" else "\t"))
-    with pytest.raises(InputError, match="no column `uri`; its columns are url, size"):
+        path.write_text("link\tsize\na.jpg\t1\n".replace("\t", "," if suffix == ".csv" else "\t"))
+    with pytest.raises(
+        InputError, match=r"none of the columns uri, url.* its columns are link, size"
+    ):
         listed(path)
+    for columns in (Columns("nothing"), Columns("link", "nothing")):
+        with pytest.raises(InputError, match="no column `nothing`; its columns are link, size"):
+            list(list_images(str(path), columns=columns))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        pd.DataFrame(rows).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("name", GUESSES)
+def test_a_column_of_a_likely_name_is_taken_and_said(
+    tmp_path: Path, suffix: str, name: str
+) -> None:
+    path = tmp_path / f"list{suffix}"
+    write_rows(path, [{"caption": "a cat", name: f"{i}.jpg", "key": f"k{i}"} for i in range(3)])
+    for ids, expected in ((None, ["0.jpg", "1.jpg", "2.jpg"]), ("key", ["k0", "k1", "k2"])):
+        columns = Columns(ids=ids)
+        rows = [row for b in list_images(str(path), columns=columns) for row in b.to_pylist()]
+        assert [row["uri"] for row in rows] == [f"{tmp_path}/{i}.jpg" for i in range(3)]
+        assert [row["image_id"] for row in rows] == expected
+        said = f"images by column `{name}`" + (", ids by `key`" if ids else "")
+        assert columns.took == ("" if name == "uri" and not ids else said)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_any_columns_can_be_named_and_the_likelier_name_goes_first(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"list{suffix}"
+    write_rows(path, [{"path": "p.jpg", "url": "u.jpg", "image_id": "i", "other one": "o.jpg"}])
+    for columns, row in (
+        (Columns(), ("i", "u.jpg")), (Columns("path"), ("i", "p.jpg")),
+        (Columns("other one", "url"), ("u.jpg", "o.jpg")),
+        (Columns("path", "path"), ("p.jpg", "p.jpg")),
+    ):  # fmt: skip
+        (batch,) = list_images(str(path), columns=columns)
+        assert (batch["image_id"][0].as_py(), batch["uri"][0].as_py()) == (
+            row[0], f"{tmp_path}/{row[1]}",
+        )  # fmt: skip
+
+
+def test_in_a_list_of_parquet_only_texts_are_guessed(tmp_path: Path) -> None:
+    table = pa.table({"url": [1.5], "image": [[1, 2]], "path": ["a.jpg"]})
+    pq.write_table(table, tmp_path / "list.parquet")
+    assert [row["uri"] for row in listed(tmp_path / "list.parquet")] == [f"{tmp_path}/a.jpg"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_text_table_that_means_it_ill(tmp_path: Path, end: str, mark: str, start: str) -> None:
+    """Lines within quotes, in the header too, and columns whose values change their kind."""
+    header = mark.join(['"a', 'note"', "n", "uri", "image_id"]).replace(
+        mark + 'note"', f'{end}note"'
+    )
+    lines = [header]
+    for i in range(2000):
+        note = f'"said ""{i}""{end}and{mark} more"' if i % 3 else "plain"
+        value = "2020-01-01" if i < 1500 else f"x{i}"
+        lines.append(mark.join([note, value, f'"{i:04d} a{mark}b.jpg"', f"{i:04d}"]))
+    (tmp_path / "list.csv").write_bytes((start + end.join(lines) + end).encode())
+    rows = listed(tmp_path / "list.csv")
+    assert [row["image_id"] for row in rows] == [f"{i:04d}" for i in range(2000)]
+    assert [row["uri"] for row in rows] == [f"{tmp_path}/{i:04d} a{mark}b.jpg" for i in range(2000)]
+
+
+def test_texts_that_look_like_nothing_or_numbers_stay_texts(tmp_path: Path) -> None:
+    names = ["NA", "null", "nan", "0012", "1e5", "true", "2020-01-01", "-", "None"]
+    (tmp_path / "list.csv").write_text("uri\n" + "".join(f"{name}\n" for name in names))
+    assert ids(tmp_path / "list.csv") == names
+
+
+def test_a_list_names_members_of_containers(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x.tar", {"a/1.jpg": b"one", "a/2.jpg": b"two"})
+    write_parquet(tmp_path / "x.parquet", {"1": b"row"})
+    named = ["x.tar#a/2.jpg", "x.parquet#0", "x.tar#a/1.jpg", "x.tar#a/3.jpg"]
+    rows = listed(write_list(tmp_path / "list.txt", named))
+    assert [row["image_id"] for row in rows] == named
+    reader = Reader(rows, Limits())
+    assert [reader.read(i) for i in range(3)] == [b"two", b"row", b"one"]
+    with pytest.raises(NotFound, match=r"no file 'a/3\.jpg' in .*x\.tar"):
+        reader.read(3)
+
+
+def test_a_storage_whose_package_is_missing_names_it(tmp_path: Path) -> None:
+    if importlib.util.find_spec("huggingface_hub"):
+        pytest.skip("huggingface_hub is here")
+    with pytest.raises(InputError, match=r"hf://datasets/a/b.*huggingface_hub"):
+        listed("hf://datasets/a/b")
+    rows = listed(write_list(tmp_path / "list.txt", ["hf://datasets/a/b/c.jpg"]))
+    with pytest.raises(NotFound, match="huggingface_hub"):
+        fetch(rows[0]["uri"], None, Limits())
 
 
 def test_an_empty_list(tmp_path: Path) -> None:
@@ -419,7 +524,7 @@ def test_other_columns_of_a_list_do_not_matter(tmp_path: Path) -> None:
         ("null.csv", b"uri,image_id\na.jpg,a\nb.jpg,b\nc.jpg,\n", "row 3 has no image_id"),
         ("null.jsonl", b'{"uri": "a.jpg"}\n{"uri": null}\n', "row 2 has no uri"),
         ("text.jsonl", b'{"uri": "a.jpg"}\nb.jpg\n', "line 2 is no JSON object"),
-        ("number.jsonl", b'{"uri": 7}\n', "line 1: uri and image_id must be text"),
+        ("number.jsonl", b'{"uri": 7}\n', "line 1: uri must be text"),
         ("list.jsonl", b'["a.jpg"]\n', "line 1 is no JSON object"),
         ("deep.jsonl", b"[" * 100_000 + b"\n", "line 1 is no JSON object"),
         ("late.jsonl", b'{"uri": "a"}\n{"uri": "b", "image_id": "x"}\n', "line 2 has an image_id"),
@@ -453,7 +558,7 @@ LITTER = (
     "._good.jpg", "__MACOSX/._good.jpg", "a/@eaDir/good.jpg/THUMB_XL.jpg", ".thumbnails/good.jpg",
     "$RECYCLE.BIN/x.png", "a/.Trashes/501/x.png",
 )  # fmt: skip
-UNREAD = ("phone.heic", "a/raw.CR2", "b.svg")
+UNREAD = ("a layer.psd", "a/raw.CR2", "b.svg")
 
 
 def test_what_systems_leave_among_photographs_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -464,18 +569,30 @@ def test_what_systems_leave_among_photographs_is_left_out_and_counted(tmp_path: 
     assert found == [["good.jpg", "a/good.jpg"]]
     assert left_out == {
         "._*": 1, "in __MACOSX": 1, "in @eaDir": 1, "in .thumbnails": 1, "in $RECYCLE.BIN": 1,
-        "in .Trashes": 1, ".heic (not read here)": 1, ".cr2 (not read here)": 1,
-        ".svg (not read here)": 1, "no regular file": 1,
+        "in .Trashes": 1, ".psd (not read here)": 1, ".cr2 (not read here)": 1,
+        ".svg (not read here)": 1, "no regular file": 1, ".txt (no image)": 1,
     }  # fmt: skip
 
 
 def test_what_is_left_out_can_be_included_by_its_name(tmp_path: Path) -> None:
     touch(tmp_path, "good.jpg", *LITTER, *UNREAD)
-    wanted = ("._*", "@eaDir", "*.heic")
+    wanted = ("._*", "@eaDir", "*.psd")
     batches = list_images(str(tmp_path), include=wanted)
     assert {i for b in batches for i in b["image_id"].to_pylist()} == {
         "good.jpg", "._good.jpg", "__MACOSX/._good.jpg", "a/@eaDir/good.jpg/THUMB_XL.jpg",
-        "phone.heic",
+        "a layer.psd",
+    }  # fmt: skip
+
+
+def test_what_is_excluded_is_counted_by_its_glob_whatever_is_included(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.png", "a/raw/1.jpg", "a/raw/2.jpg", "a/b/3.jpg", "a/b/3.psd", "r~")
+    left_out = Counter[str]()
+    (batch,) = list_images(
+        str(tmp_path), (), ["*.psd", "r*"], left_out, ["raw", "a/b/*.jpg", "?.png"]
+    )
+    assert batch["image_id"].to_pylist() == ["1.jpg", "r~", "a/b/3.psd"]
+    assert left_out == {
+        "by --exclude raw": 2, "by --exclude a/b/*.jpg": 1, "by --exclude ?.png": 1,
     }  # fmt: skip
 
 

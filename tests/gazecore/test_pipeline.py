@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import gazecore.images.device
+import gazecore.images.read
 import gazecore.shards.pipeline
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
@@ -51,7 +52,7 @@ def test_files_that_wait_to_be_decoded_have_little_room(
     room = 2 * max(images["size"].to_pylist())
     monkeypatch.setattr(gazecore.shards.pipeline, "MAX_FETCHED", room)
     waiting, most = set[bytes](), [0]
-    fetch, to_network = gazecore.shards.pipeline.fetch, gazecore.shards.pipeline.to_network
+    fetch, to_network = gazecore.images.read.fetch, gazecore.shards.pipeline.to_network
 
     def fetched(*how: Any) -> bytes:
         data = fetch(*how)
@@ -64,7 +65,7 @@ def test_files_that_wait_to_be_decoded_have_little_room(
         waiting.discard(data)
         return to_network(data, *how)
 
-    monkeypatch.setattr(gazecore.shards.pipeline, "fetch", fetched)
+    monkeypatch.setattr(gazecore.images.read, "fetch", fetched)
     monkeypatch.setattr(gazecore.shards.pipeline, "to_network", decoded)
     stage = ScoringStage(tiny, make_run(tmp_path / "run", photos))
     pipeline = Pipeline(stage, ReadingConfig(fetchers=10, decoders=1))

@@ -14,7 +14,7 @@ from s3fs import S3FileSystem
 
 from gazecore.errors import AccessDenied, NotFound, TooLarge
 from gazecore.images import s3
-from gazecore.images.fetch import fetch
+from gazecore.images.fetch import fetch, fetch_part, object_size
 from gazecore.images.formats import Limits
 from tests.chaos.proxy import FaultyProxy
 
@@ -106,6 +106,42 @@ def test_what_is_empty_or_too_large_or_gone(
         fetch("s3://no-such-bucket/gone", None, limits)
 
 
+def test_parts_of_an_object(bucket: Any, by_s3fs: list[str], proxy: FaultyProxy) -> None:
+    data = bytes(range(256)) * 40
+    bucket.put_object(Key="x.tar", Body=data)
+    for start, end in ((0, 10), (10, 20), (0, len(data)), (len(data) - 5, len(data) + 5)):
+        assert fetch_part("s3://photographs/x.tar", start, end) == data[start:end]
+    assert by_s3fs == []
+    assert fetch_part("s3://photographs/x.tar", len(data), len(data) + 5) == b""
+    with pytest.raises(NotFound, match="gone"):
+        fetch_part("s3://photographs/gone", 5, 10)
+    for fault in ("slow_down", "reset", "truncated", "shortened"):
+        left = [fault]
+        proxy.force = lambda method, path, left=left: left.pop() if left else None  # type: ignore[misc]
+        assert fetch_part("s3://photographs/x.tar", 100, 9000) == data[100:9000]
+    assert object_size("s3://photographs/x.tar") == len(data)
+
+
+def test_of_a_server_that_answers_200_for_parts_s3fs_reads_those_and_nothing_else(
+    bucket: Any, by_s3fs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_object(Key="x.tar", Body=b"0123456789")
+    asked: list[int] = []
+
+    def whole(self: s3.Bucket, key: str, start: int, end: int) -> bytes:
+        asked.append(start)
+        raise s3.GenericError("Received non-partial response when range requested")
+
+    monkeypatch.setattr(s3.Bucket, "read_range", whole)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it waits for {seconds} s"))
+    for start in range(20):
+        assert fetch_part("s3://photographs/x.tar", start % 9, 10) == b"0123456789"[start % 9 :]
+    assert asked == [0]
+    assert len(by_s3fs) == 20
+    assert fetch("s3://photographs/x.tar", 10, Limits()) == b"0123456789"
+    assert len(by_s3fs) == 20
+
+
 def test_a_bucket_that_only_s3fs_can_read_is_left_to_it(
     bucket: Any,
     proxy: FaultyProxy,
@@ -117,7 +153,7 @@ def test_a_bucket_that_only_s3fs_can_read_is_left_to_it(
     bucket.put_object(Key="a.jpg", Body=b"pixels")
     tried: list[str] = []
 
-    def refused(self: s3.Bucket, key: str, end: int) -> bytes:
+    def refused(self: s3.Bucket, key: str, end: int, start: int | None = None) -> bytes:
         tried.append(key)
         raise s3.BaseError("301 Moved Permanently")
 
@@ -153,7 +189,7 @@ def test_one_trouble_met_by_many_readers_counts_once(
 ) -> None:
     ways: list[str] = []
 
-    def by_obstore(self: s3.Bucket, key: str, end: int) -> bytes:
+    def by_obstore(self: s3.Bucket, key: str, end: int, start: int | None = None) -> bytes:
         time.sleep(0.005)
         if key == "late":
             raise s3.GenericError("503 Slow Down")

@@ -180,7 +180,7 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").write_bytes(b"not a bundle")
-    (tmp_path / "list.csv").write_text("url,name\na,b\n")
+    (tmp_path / "list.csv").write_text("link,name\na,b\n")
     for arguments, named in (
         (("score", "nowhere", "--out", "r", "--model", tiny_file), "nowhere"),
         (("score", "empty", "--out", "r", "--model", tiny_file), "no images"),

@@ -16,6 +16,7 @@ from PIL import Image
 from cluster.layout import WorkersConfig
 from gazecore.model.bundle import read_bundle
 from tests.conftest import make_photo
+from tests.containers import jpegs, write_container, write_folder, write_parquet
 from tests.gazecore.test_corpus import write_osie
 from tests.gazecore.test_corpus_cat2000 import save_image, save_map
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
@@ -129,6 +130,20 @@ def results_format() -> None:
     save_image(Path("path/to/cat2000/testSet/Stimuli/Art/001.jpg"))
 
 
+def inputs() -> None:
+    import boto3
+
+    images = jpegs(6)
+    for name in ("train.tar", "train.zip", "train.tar.gz"):
+        write_container(Path(name), images)
+        boto3.client("s3").upload_file(name, "bucket", f"shards/{name}")
+    write_parquet(Path("train.parquet"), images, hf=True)
+    write_folder(
+        Path("phone"), {f"{folder}/1.jpg": images["a/0001.jpg"] for folder in ("a", "raw")}
+    )
+    Path("links.csv").write_text('\ufeffkey;note;link\r\nk;"a\r\nb";phone/a/1.jpg\r\n')
+
+
 def regions() -> None:
     osie(Path("path/to/osie"), 1001)
     photos(Path("photos"))
@@ -165,6 +180,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "model-card and results": (model_card, ["docs/model-card.md", "docs/results.md"]),
     "metrics": (metrics, ["docs/metrics.md"]),
     "results-format": (results_format, ["docs/results-format.md"]),
+    "inputs": (inputs, ["docs/inputs.md"]),
     "regions, crops": (regions, ["docs/regions.md", "docs/crops.md"]),
     "compare": (compare, ["docs/compare.md"]),
     "cluster": (nothing, ["docs/cluster.md"]),
@@ -190,8 +206,8 @@ def test_the_commands_of_a_document_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     for key, value in s3_server.items():
         monkeypatch.setenv(key, value)
-    prepare()
     fill_bucket()
+    prepare()
     ran = 0
     for name in names:
         for arguments in commands_in((ROOT / name).read_text()):

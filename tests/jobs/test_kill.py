@@ -10,7 +10,7 @@ import pytest
 
 import gazecore.results.reader
 from gazecore.results.verify import problems
-from tests.conftest import make_photo
+from tests.containers import KINDS, jpegs, write_container, write_folder
 from tests.jobs.conftest import ROOT, Command
 from tests.processes import descendants, kill_tree
 
@@ -23,14 +23,20 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", ["files", "containers"])
 def test_a_run_that_is_killed_three_times_equals_an_undisturbed_one(
-    gazecore_command: Command, tiny_file: str, tmp_path: Path
+    gazecore_command: Command, tiny_file: str, tmp_path: Path, form: str
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    for seed in range(IMAGES):
-        make_photo(seed).save(photos / f"{seed:03d}.jpg")
-    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    images = jpegs(IMAGES) | {"a/broken.jpg": b"\xff\xd8\xff"}
+    if form == "files":
+        write_folder(photos, images)
+    else:
+        names = sorted(images)
+        for number, kind in enumerate(KINDS):
+            some = names[number :: len(KINDS)]
+            write_container(photos / f"{number}.{kind}", {name: images[name] for name in some})
 
     def command(out: str) -> list[str]:
         return ["score", str(photos), "--out", str(tmp_path / out), "--model", tiny_file,
