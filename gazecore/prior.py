@@ -82,6 +82,4 @@ def _fitted(source: str) -> torch.Tensor:
     ]
     if not points:
         raise InputError(f"the corpus {source} has no fixations to fit a centre bias to")
-    groups = np.repeat(np.arange(len(points)), [len(found) for found in points])
-    x, y = np.concatenate(points).T
-    return torch.from_numpy(centerbias.fit(x, y, groups).log_density)
+    return torch.from_numpy(centerbias.fit_images(points).log_density)

@@ -34,11 +34,9 @@ class LeaveOneOutCenterbias:
             ValueError: there is no fixation.
         """
         scaled = [r.points / (r.width, r.height) for r in recordings]
-        groups = np.repeat(np.arange(len(scaled)), [len(p) for p in scaled])
-        x, y = np.concatenate([*scaled, np.empty((0, 2))]).T
-        fitted = centerbias.fit(x, y, groups)
+        fitted = centerbias.fit_images(scaled)
         self.bandwidth, self.uniform_share = fitted.bandwidth, fitted.uniform_share
-        self._counts = centerbias.histogram(x, y)
+        self._counts = centerbias.histogram(*np.concatenate(scaled).T)
         self._own = {r.image_id: p for r, p in zip(recordings, scaled, strict=True)}
 
     def log_density(self, image_id: str, height: int, width: int) -> np.ndarray:

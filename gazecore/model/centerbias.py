@@ -4,6 +4,7 @@ A log density in normalised coordinates (x / width, y / height), so that it serv
 size. Fitted as a Gaussian kernel density of fixations mixed with a uniform density.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,17 @@ def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, folds: int = 5) -> Cen
     bandwidth, share = max(scores, key=lambda key: scores[key])
     density = with_uniform(smooth(counts.sum(axis=0), bandwidth), share)
     return Centerbias(np.log(density).astype(np.float32), bandwidth, share)
+
+
+def fit_images(points: Sequence[np.ndarray]) -> Centerbias:
+    """Fit a centre bias to the fixations of images, each (n, 2) x and y in normalised coordinates.
+
+    Raises:
+        ValueError: there is no fixation.
+    """
+    groups = np.repeat(np.arange(len(points)), [len(found) for found in points])
+    x, y = np.concatenate([*points, np.empty((0, 2))]).T
+    return fit(x, y, groups)
 
 
 def on_grid(log_density: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -169,10 +169,7 @@ class TrainingSet:
 
     def centerbias(self, images: Sequence[int]) -> centerbias.Centerbias:
         """The centre bias of these images' fixations."""
-        points = [self._normalised[i] for i in images]
-        groups = np.repeat(np.arange(len(points)), [len(p) for p in points])
-        x, y = np.concatenate(points).T
-        return centerbias.fit(x, y, groups)
+        return centerbias.fit_images([self._normalised[i] for i in images])
 
     def centerbiases(self, images: Sequence[int]) -> torch.Tensor:
         """That of each cache's images, log densities (caches, rows, columns): corpora were recorded

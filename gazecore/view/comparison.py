@@ -1,17 +1,13 @@
 """The page that people read after a comparison: one HTML file with everything in it."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from gazecore.view.report import METRIC_TITLES, data_uri
+from gazecore.view.pages import plot, png, render
+from gazecore.view.report import METRIC_TITLES
 
 AVERAGE_TITLES = {
     "js_bits": ("Jensen-Shannon divergence", "bit, 0 to 1"),
@@ -49,10 +45,8 @@ def render_comparison(
         js_bits: divergence of each pair.
         most: the pairs that differ most.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["data_uri"] = data_uri
-    template = resources.files("gazecore.view") / "comparison.html"
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+    return render(
+        "comparison.html",
         summary=summary,
         titles=AVERAGE_TITLES,
         metric_titles=METRIC_TITLES,
@@ -62,14 +56,8 @@ def render_comparison(
 
 
 def _histogram(js_bits: np.ndarray) -> bytes:
-    figure = Figure(figsize=(8, 2.8), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = plot(2.8)
     axes.hist(js_bits, bins=40, range=(0, max(float(js_bits.max()), 1e-3)), color="#c2410c")
     axes.axvline(float(js_bits.mean()), color="black", linewidth=0.8)
     axes.set_xlabel("Jensen-Shannon divergence, bit (line: mean)")
-    axes.set_ylabel("images")
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

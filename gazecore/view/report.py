@@ -1,16 +1,12 @@
 """The page that people read after an evaluation: one HTML file with everything in it."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import jinja2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from gazecore.view.pages import plot, png, render
 
 METRIC_TITLES = {
     "information_gain": ("Information gain", "bit per fixation over the baseline"),
@@ -54,10 +50,8 @@ def render_report(
         gains: predictor's title to information gain of each image; may be empty.
         best, worst: examples, the most telling first.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["data_uri"] = data_uri
-    template = resources.files("gazecore.view") / "report.html"
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+    return render(
+        "report.html",
         summary=summary,
         titles=METRIC_TITLES,
         histogram=_histogram(gains) if gains else None,
@@ -65,15 +59,8 @@ def render_report(
     )
 
 
-def data_uri(image: bytes, kind: str) -> str:
-    """A picture as a page can hold it."""
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
-
-
 def _histogram(gains: Mapping[str, np.ndarray]) -> bytes:
-    figure = Figure(figsize=(8, 3.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = plot(3.2)
     everything = np.concatenate(list(gains.values()))
     bins = np.linspace(everything.min() - 1e-9, everything.max() + 1e-9, 41).tolist()
     for (title, values), colour in zip(gains.items(), ("#c2410c", "#64748b"), strict=False):
@@ -83,9 +70,5 @@ def _histogram(gains: Mapping[str, np.ndarray]) -> bytes:
         axes.axvline(float(values.mean()), color=colour, linewidth=1.2)
     axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set_xlabel("information gain, bit per fixation")
-    axes.set_ylabel("images")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

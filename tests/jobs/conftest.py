@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import ray
 
@@ -54,6 +55,24 @@ def run_here(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     assert not ray.is_initialized()
     texts = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
     return subprocess.CompletedProcess(argv, code, *texts)
+
+
+def refused_in_one_line(folder: Path, *arguments: str, message: str) -> None:
+    """`gazecore ...` is a user's mistake, says so in one line, and leaves no file."""
+    before = set(folder.rglob("*"))
+    done = run_here(folder, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert set(folder.rglob("*")) == before
+
+
+@pytest.fixture
+def s3_client(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the S3 server, which the environment points at."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return boto3.client("s3")
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.storage import Location
 from tests.gazecore.test_evaluation import make_corpus
 from tests.gazecore.test_export import score
-from tests.jobs.conftest import Command, words
+from tests.jobs.conftest import Command, refused_in_one_line, words
 
 
 @pytest.fixture(autouse=True)
@@ -52,20 +52,14 @@ def test_with_fixations(gazecore_here: Command, tmp_path: Path) -> None:
     assert list(summary["metrics"]) == ["auc", "nss"]
 
 
-def test_onto_s3(
-    gazecore_here: Command, s3_server: dict[str, str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="compared")
+def test_onto_s3(gazecore_here: Command, s3_client: Any, tmp_path: Path) -> None:
+    s3_client.create_bucket(Bucket="compared")
     before = set(tmp_path.rglob("*"))
     for _ in range(2):  # what it wrote, it replaces there too
         done = gazecore_here("compare", "a", "b", "--out", "s3://compared/out")
         assert (done.returncode, done.stderr) == (0, "")
     assert set(tmp_path.rglob("*")) == before
-    keys = [item["Key"] for item in client.list_objects_v2(Bucket="compared")["Contents"]]
+    keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket="compared")["Contents"]]
     assert keys == [f"out/{name}" for name in ("images.parquet", "report.html", "summary.json")]
 
 
@@ -82,13 +76,6 @@ def test_onto_s3(
         (("a", "b", "--sigma", "4"), "mean nothing without --corpus"),
     ],
 )
-def test_mistakes_end_in_one_line(
-    arguments: tuple[str, ...], message: str, gazecore_here: Command, tmp_path: Path
-) -> None:
-    before = set(tmp_path.rglob("*"))
+def test_mistakes_end_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     out = () if "--out" in arguments else ("--out", "out")
-    done = gazecore_here("compare", *arguments, *out)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr
-    assert set(tmp_path.rglob("*")) == before
+    refused_in_one_line(tmp_path, "compare", *arguments, *out, message=message)

@@ -1,14 +1,14 @@
 """`gazecore crop`: what it prints and leaves, and how mistakes end."""
 
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from gazecore.crops.measure import CROPS
-from tests.jobs.conftest import Command, words
+from tests.jobs.conftest import Command, refused_in_one_line, words
 from tests.jobs.test_export import scored  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("scored")
@@ -58,26 +58,13 @@ def test_an_image_that_is_gone_ends_with_1(gazecore_here: Command, tmp_path: Pat
         (("run", "--aspect", "1:1", "--files", "run/x"), "lies in the run"),
     ],
 )
-def test_mistakes_end_in_one_line(
-    arguments: tuple[str, ...], message: str, gazecore_here: Command, tmp_path: Path
-) -> None:
-    before = set(tmp_path.rglob("*"))
+def test_mistakes_end_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     out = () if "--out" in arguments else ("--out", "crops.parquet")
-    done = gazecore_here("crop", *arguments, *out)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr
-    assert set(tmp_path.rglob("*")) == before
+    refused_in_one_line(tmp_path, "crop", *arguments, *out, message=message)
 
 
-def test_onto_s3(
-    gazecore_here: Command, s3_server: dict[str, str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="crops")
+def test_onto_s3(gazecore_here: Command, s3_client: Any, tmp_path: Path) -> None:
+    s3_client.create_bucket(Bucket="crops")
     before = set(tmp_path.rglob("*"))
     for _ in range(2):  # what it made, it knows there too
         done = gazecore_here(
@@ -86,6 +73,6 @@ def test_onto_s3(
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
     assert set(tmp_path.rglob("*")) == before
-    keys = [item["Key"] for item in client.list_objects_v2(Bucket="crops")["Contents"]]
+    keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket="crops")["Contents"]]
     assert len(keys) == 11
     assert "pieces/a/photo-1-1x1.jpg" in keys

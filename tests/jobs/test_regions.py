@@ -1,13 +1,13 @@
 """`gazecore regions`: what it prints and leaves, on disk and on S3, and how mistakes end."""
 
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 
 from gazecore.regions.measure import REGIONS
-from tests.jobs.conftest import Command, words
+from tests.jobs.conftest import Command, refused_in_one_line, words
 from tests.jobs.test_export import scored  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("scored")
@@ -59,28 +59,15 @@ def test_a_table_of_regions(gazecore_here: Command, tmp_path: Path) -> None:
         (("run", "--regions", "boxes.csv", "--out", "run/x.parquet"), "lies in the run"),
     ],
 )
-def test_mistakes_end_in_one_line(
-    arguments: tuple[str, ...], message: str, gazecore_here: Command, tmp_path: Path
-) -> None:
-    before = set(tmp_path.rglob("*"))
+def test_mistakes_end_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     out = () if "--out" in arguments else ("--out", "regions.parquet")
-    done = gazecore_here("regions", *arguments, *out)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert message in done.stderr
-    assert set(tmp_path.rglob("*")) == before
+    refused_in_one_line(tmp_path, "regions", *arguments, *out, message=message)
     assert (tmp_path / "boxes.csv").read_text() == BOXES
 
 
-def test_onto_s3(
-    gazecore_here: Command, s3_server: dict[str, str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="regions")
-    client.put_object(Bucket="regions", Key="boxes.csv", Body=BOXES.encode())
+def test_onto_s3(gazecore_here: Command, s3_client: Any, tmp_path: Path) -> None:
+    s3_client.create_bucket(Bucket="regions")
+    s3_client.put_object(Bucket="regions", Key="boxes.csv", Body=BOXES.encode())
     before = set(tmp_path.rglob("*"))
     for _ in range(2):
         done = gazecore_here(
@@ -88,5 +75,5 @@ def test_onto_s3(
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
     assert set(tmp_path.rglob("*")) == before
-    client.download_file("regions", "r.parquet", str(tmp_path / "r.parquet"))
+    s3_client.download_file("regions", "r.parquet", str(tmp_path / "r.parquet"))
     assert pq.read_table(tmp_path / "r.parquet").num_rows == 4
