@@ -140,7 +140,7 @@ def main() -> None:
         corpus = make_corpus(Path(name), arguments.images)
         data = TrainingSet([make_cache(corpus, backbone, f"{name}/cache")])
         prior = torch.from_numpy(data.centerbias(data.images).log_density)
-        config = TrainingConfig(epochs=arguments.rounds + 1, patience=arguments.rounds + 1)
+        config = TrainingConfig(epochs=arguments.rounds + 1)
         readout = new_readout(*channel_statistics(data, data.images), config)
         with side_by_side() as pool:
             steps = Steps(data, corpus, Trainer(readout, data.images, prior, config, pool))

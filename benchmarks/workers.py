@@ -40,7 +40,7 @@ def main() -> None:
         make_cache(make_corpus(Path(name), arguments.images), backbone, f"{name}/cache")
         caches = [f"{name}/cache"]
         data = open_caches(caches)
-        config = TrainingConfig(epochs=arguments.epochs, patience=arguments.epochs)
+        config = TrainingConfig(epochs=arguments.epochs)
         statistics = channel_statistics(data, data.images)
         prior = torch.from_numpy(data.centerbias(data.images).log_density)
         for workers in WORKERS:

@@ -97,7 +97,7 @@ def train_members(
         can_grow: nodes may join, so that what has no room yet is waited for.
 
     Returns:
-        The readouts of the members' best epochs.
+        The members' readouts.
 
     Raises:
         InputError: the cluster has no room for a member, and does not grow.

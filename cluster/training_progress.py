@@ -59,7 +59,7 @@ class TrainingProgress:
             self._console.print(
                 f"{self._stage}  member {member}/{self._members}  "
                 f"epoch {epoch.number}/{self._epochs}  loss {epoch.loss:.4f} nat  "
-                f"information gain {epoch.information_gain:.4f} bit, best {epoch.best:.4f}  "
+                f"information gain {epoch.information_gain:.4f} bit  "
                 f"{epoch.images / epoch.seconds:.0f} images/s",
                 soft_wrap=True,
             )

@@ -50,7 +50,7 @@ class Task:
 
 
 def fit(task: Task) -> dict[str, torch.Tensor]:
-    """Train one member, from its last checkpoint if there is one; returns its best state."""
+    """Train one member, from its last checkpoint if there is one; returns its last state."""
     # A report waits until Ray's controller looks again, by default two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     storage = Location(task.storage)
@@ -72,7 +72,7 @@ def fit(task: Task) -> dict[str, torch.Tensor]:
         ),
     )
     result = trainer.fit()
-    state: dict[str, torch.Tensor] = _load(result.checkpoint)["best_readout"]
+    state: dict[str, torch.Tensor] = _load(result.checkpoint)["readout"]
     return state
 
 

@@ -23,7 +23,7 @@ class TrainOptions(Course):
     the bundle has the scores, out_of_fold/ the densities, for `gazecore evaluate --run`. Otherwise
     a part of the images is held out and judges the result. Progress, curves and checkpoints are in
     MODEL.training beside the bundle; the same command again continues. Give every bundle a folder
-    of its own. The paper's own readout, which reaches less: --training.activation relu --members 1
+    of its own.
     """
 
     cache: Positional[

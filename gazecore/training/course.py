@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 from gazecore.evaluation.held_out import score_held_out
@@ -90,7 +90,7 @@ def train(
     data = _open(course.cache, steps)
     _check(course, data, start)
     identity = {
-        **{key: value for key, value in asdict(course).items() if key in _DECIDING},
+        **course.identity(),
         "corpus": data.fingerprint,
         "started_from": start.fingerprint if start else None,
     }
@@ -102,13 +102,14 @@ def train(
 
     if course.pretrain:
         first, other = course.first_recipe, _open(course.pretrain, steps)
-        _check_pretraining(course, data, other)
+        data = _open(course.cache, steps, course.pretrain)
+        require_enough(other, first.split)
         identity["pretraining_corpus"] = other.fingerprint
         where = members("pretraining", course.pretrain)
         with progress("pretraining", *_amount(other, first)) as report:
             start = fit_bundle(other, first, report, None, where)
         outputs.pretrained.publish(start.to_bytes())
-    where = members("members", course.cache)
+    where = members("members", [*course.cache, *course.pretrain])
     with progress("training", *_amount(data, course.recipe)) as report:
         if course.split.folds:
             bundle, folds = cross_validate(data, course.recipe, report, start, where)
@@ -116,25 +117,23 @@ def train(
             bundle, folds = fit_bundle(data, course.recipe, report, start, where), []
     record = replace(bundle.training, command=command)
     bundle = replace(bundle, training=record)
-    judged = [i for fold in folds for i in fold.fold.test] or record.held_out_images
-    with steps("judging", len(judged)) as on_image:
+    own = {data.image_ids[i] for i in data.images}
+    held_out = [i for i in record.held_out_images if i in own]
+    with steps("judging", len(own) if folds else len(held_out)) as on_image:
         if folds:
             bundle = outputs.write_cross_validated(bundle, data, folds, on_image)
         else:
             bundle = outputs.write_held_out(
                 bundle,
-                lambda model, images: asdict(score_held_out(model, images, data.corpus, on_image)),
+                lambda model: asdict(score_held_out(model, held_out, data.corpus, on_image)),
             )
     before = record.started_from or TrainingRecord()
-    return Trained(bundle, outputs, data.failed, seen_before(data, record.held_out_images, before))
+    return Trained(bundle, outputs, data.failed, seen_before(data, held_out, before))
 
 
-_DECIDING = {field.name for field in fields(Course)} - {"out"}
-
-
-def _open(caches: Sequence[str], steps: Steps) -> TrainingSet:
-    with steps("opening the features", len(caches)) as on_cache:
-        return open_caches(caches, on_cache)
+def _open(caches: Sequence[str], steps: Steps, beside: Sequence[str] = ()) -> TrainingSet:
+    with steps("opening the features", len(caches) + len(beside)) as on_cache:
+        return open_caches([*caches, *beside], on_cache, len(beside))
 
 
 def _check(course: Course, data: TrainingSet, start: ModelBundle | None) -> None:
@@ -150,19 +149,10 @@ def _check(course: Course, data: TrainingSet, start: ModelBundle | None) -> None
             require_unseen(data, start.training, str(course.init))
 
 
-def _check_pretraining(course: Course, data: TrainingSet, other: TrainingSet) -> None:
-    """The same of the data of the pretraining."""
-    require(other.caches[0], data.backbone, data.display_size, data.caches[0].uri)
-    require_enough(other, course.first_recipe.split)
-    if course.split.folds:
-        record = TrainingRecord(corpora_sha256=other.digests)
-        require_unseen(data, record, " ".join(course.pretrain))
-
-
 def _amount(data: TrainingSet, recipe: Recipe) -> tuple[int, int, int]:
     """Members, images in an epoch of one, and epochs."""
     split = recipe.split
     parts = split.folds or split.parts
-    images = len(data.images) * (parts - 2) // parts  # one part stops, one judges
+    images = len(data.images) * (parts - 1) // parts + len(data.beside)
     members = 1 if recipe.only else split.members * (split.folds or 1)
     return members, images, recipe.training.epochs

@@ -64,14 +64,19 @@ class TrainingSet:
     Attributes:
         caches: an image is known by its position in all of them, one after the other.
         image_ids: of all images that have features.
-        images: positions of those that have fixations.
+        images: positions of those that have fixations, but for those of `beside`.
+        beside: positions of those with fixations that only train, beside the others.
         fixations: how many each image has.
         corpus: all images and fixations in one.
         digests: which corpora these are, see `Corpus.digest`.
     """
 
-    def __init__(self, caches: Sequence[FeatureCache]) -> None:
+    def __init__(self, caches: Sequence[FeatureCache], beside: int = 0) -> None:
         """Join them.
+
+        Args:
+            caches: of one backbone and display size.
+            beside: so many of the last ones only train.
 
         Raises:
             InputError: there is no cache, they hold other features than the first one, two of
@@ -104,15 +109,18 @@ class TrainingSet:
             twice = next(i for i in self.image_ids if self.image_ids.count(i) > 1)
             raise InputError(f"two of the caches have an image {twice!r}: train on one of them")
         self.fixations = [len(points) for points in self._points]
-        self.images = [i for i, count in enumerate(self.fixations) if count]
-        if not self.images:
-            raise InputError(f"no image of {caches[0].uri} has fixations")
         self.digests = [corpus.digest for corpus in corpora]
         self.corpus = Corpus(
             pa.concat_tables([corpus.images for corpus in corpora]),
             pa.concat_tables([corpus.fixations for corpus in corpora]),
         )
         self._ends: list[int] = np.cumsum([len(cache) for cache in caches]).tolist()
+        seen = [i for i, count in enumerate(self.fixations) if count]
+        own = len(caches) - beside
+        self.images = [i for i in seen if self._corpus(i) < own]
+        self.beside = [i for i in seen if self._corpus(i) >= own]
+        if not self.images:
+            raise InputError(f"no image of {caches[0].uri} has fixations")
 
     @property
     def backbone(self) -> BackboneSpec:
@@ -140,6 +148,16 @@ class TrainingSet:
 
     def _corpus(self, image: int) -> int:
         return bisect.bisect_right(self._ends, image)
+
+    def rehearsed(self, held_out: Sequence[str]) -> list[int]:
+        """Those of `beside` that are not held out, by image_id, and look like none of `images`."""
+        judged = {int(self._groups[i]) for i in self.images}
+        apart = set(held_out)
+        return [
+            i
+            for i in self.beside
+            if self.image_ids[i] not in apart and int(self._groups[i]) not in judged
+        ]
 
     def folds(self, count: int, seed: int) -> np.ndarray:
         """The fold of each image, int (n,); images that look the same share one.
@@ -196,13 +214,15 @@ class TrainingSet:
                 yield ahead.result()
 
 
-def open_caches(uris: Sequence[str], on_cache: Callable[[], None] = lambda: None) -> TrainingSet:
+def open_caches(
+    uris: Sequence[str], on_cache: Callable[[], None] = lambda: None, beside: int = 0
+) -> TrainingSet:
     """Open caches and join them. Raises what `FeatureCache` and `TrainingSet` raise."""
     caches = []
     for uri in uris:
         caches.append(FeatureCache(uri))
         on_cache()
-    return TrainingSet(caches)
+    return TrainingSet(caches, beside)
 
 
 def require(cache: FeatureCache, spec: BackboneSpec, display_size: DisplaySize, name: str) -> None:

@@ -60,20 +60,21 @@ def fit_bundle(
         firsts = [copy.deepcopy(start.readout)]  # all its members are adapted together
     else:
         firsts = starts(data, development, start, split.members, recipe.training)
-    stops = [[i for i in development if part[i] == n] for n in range(1, len(firsts) + 1)]
+    rehearsed = data.rehearsed(start.training.held_out_images if start else ())
     prior = data.centerbias(development)
-    centerbias, centerbiases = torch.from_numpy(prior.log_density), data.centerbiases(development)
+    centerbias = torch.from_numpy(prior.log_density)
+    train = [*development, *rehearsed]
     members = [
         Member(
             number,
             first,
-            [i for i in development if part[i] != number],
-            stop,
-            centerbiases,
+            train,
+            held_out,
+            data.centerbiases(train),
             replace(recipe.training, seed=recipe.training.seed + number),
             recipe.only,
         )
-        for number, (first, stop) in enumerate(zip(firsts, stops, strict=True), 1)
+        for number, first in enumerate(firsts, 1)
     ]
     readout = mixture(train_members(data, members, report))
     with side_by_side() as pool:
@@ -83,7 +84,7 @@ def fit_bundle(
         readout=readout,
         centerbias=centerbias,
         display_size=data.display_size,
-        training=describe(data, recipe, prior, development, held_out, start),
+        training=describe(data, recipe, prior, train, start),
         metrics={"grid_information_gain": round(float(np.mean(gains)), 4)},
     )
 
@@ -157,7 +158,6 @@ def describe(
     recipe: Recipe,
     prior: Centerbias,
     trained: Sequence[int],
-    held_out: Sequence[int],
     start: ModelBundle | None,
 ) -> TrainingRecord:
     """What a bundle says about its training, and about that of the bundle it started from."""
@@ -172,6 +172,8 @@ def describe(
             **({"only": recipe.only} if recipe.only else {}),
         },
         centerbias={"bandwidth": prior.bandwidth, "uniform_share": prior.uniform_share},
-        held_out_images=[data.image_ids[i] for i in held_out],
+        held_out_images=[
+            data.image_ids[i] for i in sorted({*data.images, *data.beside} - set(trained))
+        ],
         started_from=start.training if start else None,
     )

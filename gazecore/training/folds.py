@@ -41,12 +41,11 @@ the uniform density's is `centerbias_log_likelihood`."""
 
 @dataclass(frozen=True)
 class Fold:
-    """One cut of the images: positions to train on, to stop on and to test on, and the centre bias
-    of those to train on."""
+    """One cut of the images: positions to train on and to test on, and the centre bias of those to
+    train on."""
 
     number: int
     train: list[int]
-    stop: list[int]
     test: list[int]
     centerbias: Centerbias
 
@@ -60,7 +59,7 @@ class FittedFold:
 
 
 def make_folds(data: TrainingSet, count: int, seed: int) -> list[Fold]:
-    """Cut the images into folds: fold k tests on part k, stops on part k + 1, trains on the rest.
+    """Cut the images into folds: fold k tests on part k and trains on the rest.
 
     Raises:
         InputError: a fold has no images.
@@ -73,9 +72,8 @@ def make_folds(data: TrainingSet, count: int, seed: int) -> list[Fold]:
         )
     folds = []
     for number in range(count):
-        following = (number + 1) % count
-        train = [i for i in data.images if part[i] not in (number, following)]
-        folds.append(Fold(number, train, parts[following], parts[number], data.centerbias(train)))
+        train = [i for i in data.images if part[i] != number]
+        folds.append(Fold(number, train, parts[number], data.centerbias(train)))
     return folds
 
 
@@ -106,13 +104,14 @@ def cross_validate(
     split, training = recipe.split, recipe.training
     folds = make_folds(data, split.folds or 0, split.seed)
     count = len(folds) * split.members
+    rehearsed = data.rehearsed(start.training.held_out_images if start else ())
     members = [
         Member(
             number,
             first,
-            fold.train,
-            fold.stop,
-            data.centerbiases(fold.train),
+            [*fold.train, *rehearsed],
+            fold.test,
+            data.centerbiases([*fold.train, *rehearsed]),
             replace(training, seed=training.seed + number),
         )
         for number, (first, fold) in enumerate(
@@ -135,7 +134,7 @@ def cross_validate(
         readout=mixture(readouts),
         centerbias=torch.from_numpy(prior.log_density),
         display_size=data.display_size,
-        training=describe(data, recipe, prior, data.images, [], start),
+        training=describe(data, recipe, prior, [*data.images, *rehearsed], start),
     )
     return bundle, fitted
 

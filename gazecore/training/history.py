@@ -16,7 +16,6 @@ PROGRESS = pa.schema(
         pa.field("epoch", pa.int32(), nullable=False),
         pa.field("loss", pa.float64(), nullable=False),
         pa.field("information_gain", pa.float64(), nullable=False),
-        pa.field("best", pa.float64(), nullable=False),
         pa.field("images", pa.int32(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
     ]
@@ -46,7 +45,6 @@ class History:
             "epoch": epoch.number,
             "loss": epoch.loss,
             "information_gain": epoch.information_gain,
-            "best": epoch.best,
             "images": epoch.images,
             "seconds": epoch.seconds,
         }

@@ -1,5 +1,6 @@
 """The training loop of one readout, and what goes into it and comes out of it."""
 
+import copy
 import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -29,13 +30,14 @@ def run(
     Args:
         trainer: new or restored.
         data: holds the trainer's images.
-        held_out: images that decide which epoch was best; each rank judges its slice.
+        held_out: images that each epoch is judged on, for people to see; each rank judges its
+            slice.
         report: is called after every epoch.
         on_step: is called after every step with the images that all ranks trained on, and may take
             `trainer.state()`.
 
     Returns:
-        The readout of the best epoch.
+        The readout of the last epoch.
 
     Raises:
         InputError: no image is held out.
@@ -52,7 +54,7 @@ def run(
             on_step(share.total)
         found = judge_images(trainer.readout, data, own, trainer.centerbias, trainer.pool)
         report(trainer.end_epoch([gain for gain, _ in found]))
-    return trainer.best_readout()
+    return copy.deepcopy(trainer.readout).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Member:
     Attributes:
         number: from 1.
         start: where it begins.
-        train, held_out: images to train on, and those that decide which epoch was best.
+        train, held_out: images to train on, and those that each epoch is judged on.
         centerbias: see `Trainer`.
         config: how.
         only: see `Trainer`.

@@ -29,7 +29,6 @@ class Epoch:
         number: from 1.
         loss: in training, nats per fixation.
         information_gain: held out, bits per fixation over the centre bias, images weighted equally.
-        best: the largest information gain so far.
         images: trained on in this epoch, by all ranks.
         seconds: how long it took this process to train and to judge; less, if it was restored in
             the middle of it.
@@ -38,7 +37,6 @@ class Epoch:
     number: int
     loss: float
     information_gain: float
-    best: float
     images: int
     seconds: float = field(compare=False)
 
@@ -125,12 +123,9 @@ class Trainer:
         self.centerbias = centerbias
         self.pool = pool
         self.epoch = 0
-        self.best = -math.inf
         self.history: list[Epoch] = []
-        self._best_readout = copy.deepcopy(readout.state_dict())
         self._images = images
         self._position = 0
-        self._stale = 0
         self._loss = 0.0
         self._since = time.monotonic()
         self._prior = priors(centerbias)
@@ -156,8 +151,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done or patience is at its end."""
-        return self.epoch >= self.config.epochs or self._stale >= self.config.patience
+        """Whether all epochs are done."""
+        return self.epoch >= self.config.epochs
 
     def shares(self) -> list[Share]:
         """This rank's part of each step that is left of this epoch; it may be empty."""
@@ -184,9 +179,10 @@ class Trainer:
             RunFailed: it is not finite.
         """
         sums = [torch.zeros(()), *map(torch.zeros_like, self._parameters)]
-        for part in self.pool.map(self._gradients, examples):
-            for one, value in zip(sums, part, strict=True):
-                one += value / total
+        with self._dropped_out():
+            for part in self.pool.map(self._gradients, examples):
+                for one, value in zip(sums, part, strict=True):
+                    one += value / total
         self.peers.all_reduce(sums)
         loss = sums[0].item()
         if not math.isfinite(loss):
@@ -217,23 +213,13 @@ class Trainer:
                 f"the held-out information gain became {gain} in epoch {self.epoch + 1}: "
                 "lower the learning rate"
             )
-        self._stale += 1
-        if gain > self.best:
-            self.best, self._stale = gain, 0
-            self._best_readout = copy.deepcopy(self.readout.state_dict())
         self.epoch += 1
         now = time.monotonic()
         loss, seconds = self._loss / self._position, now - self._since
-        done = Epoch(self.epoch, loss, gain, self.best, len(self._images), seconds)
+        done = Epoch(self.epoch, loss, gain, len(self._images), seconds)
         self.history.append(done)
         self._position, self._loss, self._since = 0, 0.0, now
         return done
-
-    def best_readout(self) -> Readout:
-        """The readout as it was after the best epoch."""
-        readout = Readout(self.readout.config)
-        readout.load_state_dict(self._best_readout)
-        return readout.eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on; `torch.load` reads it back with `weights_only`."""
@@ -244,9 +230,6 @@ class Trainer:
                 "epoch": self.epoch,
                 "position": self._position,
                 "loss": self._loss,
-                "best": self.best,
-                "best_readout": self._best_readout,
-                "stale": self._stale,
                 "history": [asdict(epoch) for epoch in self.history],
             }
         )
@@ -257,14 +240,29 @@ class Trainer:
         self.readout.load_state_dict(state["readout"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.epoch, self._position = state["epoch"], state["position"]
-        self._loss, self._stale = state["loss"], state["stale"]
-        self.best, self._best_readout = state["best"], state["best_readout"]
+        self._loss = state["loss"]
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     def _learning_rate(self) -> float:
         in_epoch = -(-len(self._images) // self.config.batch_size)
         done = (self.epoch * in_epoch + self._position) / (self.config.epochs * in_epoch)
         return self.config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+    @contextmanager
+    def _dropped_out(self) -> Iterator[None]:
+        """Without a part of the feature channels of each level, others in each step (dropout,
+        Srivastava et al. 2014): a channel of infinite deviation has no weight and no gradient."""
+        usual, share = self.readout.feature_std, self.config.dropout
+        if not share:
+            yield
+            return
+        rng = np.random.default_rng((self.config.seed, self.epoch, self._position))
+        kept = torch.from_numpy(rng.random(len(usual)) >= share)
+        self.readout.feature_std = torch.where(kept, usual * (1 - share), math.inf)
+        try:
+            yield
+        finally:
+            self.readout.feature_std = usual
 
     def _gradients(self, example: Example) -> tuple[torch.Tensor, ...]:
         """An image's loss and its gradient by each parameter."""

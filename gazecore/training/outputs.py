@@ -64,20 +64,17 @@ class Outputs:
         return self._write(bundle)
 
     def write_held_out(
-        self, bundle: ModelBundle, judge: Callable[[DeepGaze, list[str]], dict[str, Any]]
+        self, bundle: ModelBundle, judge: Callable[[DeepGaze], dict[str, Any]]
     ) -> ModelBundle:
         """Judge the held-out images and write the bundle, which is returned as it was written.
 
         Args:
             bundle: as it was trained.
-            judge: what a model reaches on images through their pixels, as every user will run it;
-                the model is loaded from the file's own bytes.
+            judge: what a model reaches on them through their pixels, as every user will run it; the
+                model is loaded from the file's own bytes.
         """
         model = DeepGaze.load(parse_bundle(bundle.to_bytes(), self.bundle.uri))
-        metrics = {
-            **bundle.metrics,
-            "held_out": judge(model, list(bundle.training.held_out_images)),
-        }
+        metrics = {**bundle.metrics, "held_out": judge(model)}
         return self._write(dataclasses.replace(bundle, metrics=metrics))
 
     def rows(self, cross_validated: bool) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """How readouts are trained: settings, which need no torch."""
 
 import math
-from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
 
 from gazecore.errors import InputError
 from gazecore.model.spec import Activation
@@ -13,58 +13,37 @@ Shape = tuple[tuple[int, ...], Activation]
 Part = Literal["calibration"]
 """Of a readout, what is trained alone; see `Readout.calibration`."""
 
-NEW_SHAPE: Shape = ((16, 32, 2, 1), "softplus")
+NEW_SHAPE: Shape = ((64, 32, 2, 1), "softplus")
+"""Of readouts that start from nothing: the default model's."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a readout is trained.
+    """How a readout is trained; by default as one that starts from nothing.
 
     Attributes:
-        epochs: passes over the training images; the learning rate falls to zero over them, along a
-            cosine. Six instead of twelve changed the gain on OSIE by 0.007 bit; after pretraining
-            fewer are better (on MIT1003, 3 gained 0.01 to 0.02 bit more than 5).
-        patience: epochs without a better state after which training ends; the best state is kept,
-            not the last. Where training overfits, the best epoch was the third to fifth.
-        learning_rate: of Adam, at the start. Half of it changed the gain on OSIE by 0.005 bit;
-            after pretraining 1e-3 was best.
-        weight_decay: on the convolutions' weights, times the learning rate (decoupled, Loshchilov &
-            Hutter 2019). It is large because the first layer has 40,960 weights: one member reached
-            0.05 bit more on OSIE with 3 than with 0.001, and 0.4 less with 10. After
-            pretraining it matters little: 1 was best by 0.004.
-        batch_size: images per step, each weighted equally. Larger ones make fewer, steadier steps
-            of an epoch; of more workers than this, some have nothing to do.
-        widths: output channels of the 1x1 convolutions. By default those of the readouts to start
-            from, else the paper's, 16 32 2 1. The default model's 64 32 2 1 gains 0.01 bit out of
-            fold on MIT1003 and is four times as large.
-        activation: nonlinearity between them. By default that of the readouts to start from, else
-            softplus, which reached 0.024 bit more out of fold on MIT1003 than the paper's relu.
-        seed: of the initial weights and of the order of the images; the result varies by less than
-            0.01 bit with it.
+        epochs: see `TrainingSettings`, as all others.
     """
 
-    epochs: int = 8
-    patience: int = 4
+    epochs: int = 6
     learning_rate: float = 2e-3
-    weight_decay: float = 3.0
+    weight_decay: float = 1.0
+    dropout: float = 0.5
     batch_size: int = 8
     widths: tuple[int, ...] | None = None
     activation: Activation | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "learning_rate", "batch_size"):
+        for name in ("epochs", "learning_rate", "batch_size"):
             if not 0 < getattr(self, name) < math.inf:  # so that what is no number fails too
                 raise InputError(f"training.{name} must be positive, not {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
             raise InputError(
                 f"training.weight_decay must not be negative, not {self.weight_decay:g}"
             )
-
-    def or_else(self, other: "TrainingConfig") -> "TrainingConfig":
-        """The same with another's settings where these are the usual ones."""
-        usual = [f.name for f in fields(self) if getattr(self, f.name) == f.default]
-        return replace(self, **{name: getattr(other, name) for name in usual})
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"training.dropout must be at least 0 and below 1, not {self.dropout}")
 
     @property
     def shape(self) -> Shape:
@@ -81,8 +60,41 @@ class TrainingConfig:
         return replace(self, widths=shape[0], activation=shape[1])
 
 
-CALIBRATING = TrainingConfig(epochs=10, patience=10, learning_rate=6e-2, weight_decay=0)
+FINE_TUNING = TrainingConfig(epochs=3, learning_rate=1e-3, weight_decay=0.3)
+"""Readouts that have been trained before."""
+
+CALIBRATING = TrainingConfig(epochs=10, learning_rate=6e-2, weight_decay=0, dropout=0)
 """How a calibration is trained: few numbers, from few images, that start near where they end."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a readout is trained."""
+
+    epochs: int | None = None
+    """Passes over the images; the learning rate falls to zero over them, along a cosine. By default
+    6, of readouts that were trained before 3, and 10 of a calibration."""
+    learning_rate: float | None = None
+    """Of Adam, at the start. By default 2e-3, 1e-3 and 6e-2."""
+    weight_decay: float | None = None
+    """On the convolutions' weights, decoupled (Loshchilov & Hutter 2019). By default 1, 0.3 and
+    0."""
+    dropout: float | None = None
+    """Share of the feature channels that each step does without. By default 0.5, 0.5 and 0."""
+    batch_size: int = 8
+    """Images of a step, each weighted equally. Of more workers than this, some have nothing to
+    do."""
+    widths: tuple[int, ...] | None = None
+    """Channels of the 1x1 convolutions. By default 64 32 2 1; the paper's are 16 32 2 1."""
+    activation: Activation | None = None
+    """Nonlinearity between them. By default softplus; the paper's is relu."""
+    seed: int = 0
+    """Of the initial weights and of the order of the images."""
+
+    def over(self, usual: TrainingConfig) -> TrainingConfig:
+        """The usual config with what is set here. Raises InputError."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(usual, **{name: v for name, v in given.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -90,15 +102,15 @@ class SplitConfig:
     """Which images train, stop and judge. Images that look the same stay together."""
 
     folds: int | None = None
-    """Cross-validate over so many folds of the images: the members of a fold are judged on it, stop
-    on the next one and train on the rest, so that every image gets a score of members that have not
-    seen it. By default one part of the images is held out instead."""
+    """Cross-validate over so many folds of the images: the members of a fold are judged on it and
+    train on the rest, so that every image gets a score of members that have not seen it. By default
+    one part of the images is held out instead."""
     parts: int = 7
     """Without --folds, images are cut into so many parts at random. The first is held out from
     everything and judges the result; the others train."""
     members: int = 3
-    """Readouts in the mixture, with --folds in each fold's. Without --folds each one stops on a
-    part of its own and trains on the others. More cost time wherever the model is used."""
+    """Readouts in the mixture, with --folds in each fold's. More cost time wherever the model is
+    used."""
     seed: int = 0
     """Of the random cut."""
 
@@ -107,11 +119,8 @@ class SplitConfig:
             raise InputError(f"--members must be positive, not {self.members}")
         if self.folds is not None and self.folds < 3:
             raise InputError(f"cross-validation needs at least 3 folds, not {self.folds}")
-        if self.members > self.parts - 2:
-            raise InputError(
-                f"--members {self.members} needs --parts {self.members + 2} or more, "
-                f"not {self.parts}"
-            )
+        if self.parts < 2:
+            raise InputError(f"--parts must be at least 2, not {self.parts}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ class Course:
     name: str = "corpus"
     """What the bundle calls the corpus."""
     split: SplitConfig = field(default_factory=SplitConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     init: str | None = None
     """Fine-tune: a bundle (a path, `default`) whose members the new ones start from, in turn. They
     keep its shape."""
@@ -151,12 +160,11 @@ class Course:
     differ in alone: the centre bias and its weight, the blur, and the gain of the log density, for
     all its members together. Fifty images and a minute are enough."""
     pretrain: tuple[str, ...] = ()
-    """Train on these caches first: --members readouts, from which the others start in turn. The
-    first of the --parts of each is held out."""
+    """Train --members readouts on these caches first, from which the others start in turn, and go
+    on with them beside the others, so that nothing is forgotten. The first of the --parts of each
+    is held out."""
     pretrain_name: str = "corpus"
     """What the bundle calls the corpus of --pretrain."""
-    pretraining: TrainingConfig = field(default_factory=TrainingConfig)
-    """How the first readouts are trained."""
 
     def __post_init__(self) -> None:
         if not self.cache:
@@ -165,44 +173,37 @@ class Course:
             raise InputError(f"--only {self.only} adapts the bundle of --init, without --folds")
         if self.init is not None and self.pretrain:
             raise InputError("members start either from --init or from --pretrain")
-        if self.pretrain:
-            for name in ("widths", "activation"):
-                one, other = getattr(self.training, name), getattr(self.pretraining, name)
-                if None not in (one, other) and one != other:
-                    raise InputError(
-                        f"readouts keep their shape: --training.{name} and --pretraining.{name} "
-                        "must be the same; give one of them"
-                    )
 
     @property
     def recipe(self) -> Recipe:
         """Of the training."""
-        training = self.training.or_else(CALIBRATING) if self.only else self.training
-        return Recipe(self.name, self.split, training, self.only)
+        if self.only:
+            usual = CALIBRATING
+        else:
+            usual = FINE_TUNING if self.init or self.pretrain else TrainingConfig()
+        return Recipe(self.name, self.split, self.training.over(usual), self.only)
 
     @property
     def first_recipe(self) -> Recipe:
-        """Of the pretraining."""
-        return Recipe(self.pretrain_name, replace(self.split, folds=None), self.pretraining)
+        """Of the pretraining, which is always the usual one for readouts of the same shape."""
+        own = self.training
+        training = TrainingConfig(
+            batch_size=own.batch_size, widths=own.widths, activation=own.activation, seed=own.seed
+        )
+        return Recipe(self.pretrain_name, replace(self.split, folds=None), training)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, but for what the caches and the bundle of --init hold."""
+        found = {f.name: getattr(self, f.name) for f in fields(Course)}
+        del found["out"]
+        return {**found, "split": asdict(self.split), "training": asdict(self.recipe.training)}
 
     def settled(self, start: Shape | None) -> "Course":
-        """The same with the shape of the readouts to start from, or one shape for both stages.
+        """The same with the shape of the readouts to start from, or else the usual one.
 
         Raises:
             InputError: another one is asked for.
         """
-        first, training = self.pretraining, self.training
-        if start:
-            training = training.of_shape(start)
-        elif self.pretrain:
-            training = replace(
-                training,
-                widths=training.widths or first.widths,
-                activation=training.activation or first.activation,
-            )
-            first = first.of_shape(training.shape)
-        return replace(
-            self,
-            training=training.of_shape(training.shape),
-            pretraining=first.of_shape(first.shape),
-        )
+        usual = self.recipe.training
+        widths, activation = usual.of_shape(start or usual.shape).shape
+        return replace(self, training=replace(self.training, widths=widths, activation=activation))

@@ -235,7 +235,7 @@ def test_a_finished_training_is_taken_as_it_is(
 @pytest.mark.slow
 def test_killed_workers_change_nothing(data: TrainingSet, folder: Path) -> None:
     workers = 2
-    long = replace(CONFIG, epochs=8, patience=8)
+    long = replace(CONFIG, epochs=8)
     (alone,) = train_here(data, members(data, 1, long), lambda number, news: None)
     seen = threading.Event()
     killed: list[int] = []

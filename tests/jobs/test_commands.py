@@ -242,7 +242,6 @@ def test_a_closed_output_and_a_reader_that_went_away_are_no_failure(tmp_path: Pa
     "command",
     [
         ("train", "cache", "--out", "x", "--training.learning-rate"),
-        ("train", "cache", "--out", "x", "--pretraining.learning-rate"),
         ("evaluate", "corpus", "--out", "x", "--sigma"),
         ("status", "run", "--every"),
         ("score", "photos", "--out", "x", "--dry-run", "--rate"),

@@ -38,7 +38,7 @@ def test_a_training_waits_for_nodes_and_outlives_the_one_that_it_is_on(
     make_cache(make_corpus(tmp_path), TinyBackbone(), str(tmp_path / "cache"))
     caches = [str(tmp_path / "cache")]
     data = open_caches(caches)
-    config = replace(CONFIG, epochs=6, patience=6)
+    config = replace(CONFIG, epochs=6)
     (alone,) = train_here(data, members(data, 1, config), lambda number, news: None)
     second_epoch = threading.Event()
 
