@@ -25,9 +25,10 @@ from gazecore.model.spec import BackboneSpec
 from gazecore.model.tiny import TinyBackbone
 from gazecore.shards.plan import shards
 from gazecore.storage import Location
+from gazecore.threads import side_by_side
 from gazecore.training.examples import TrainingSet
 from gazecore.training.members import new_readout
-from gazecore.training.optimise import Trainer, side_by_side
+from gazecore.training.optimise import Trainer
 from gazecore.training.recipes import TrainingConfig
 
 IMAGES_STORED = 160

@@ -26,9 +26,10 @@ from gazecore.model.backbone import Backbone, load_backbone, make_spec
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import mix
 from gazecore.storage import Location
+from gazecore.threads import side_by_side
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
 from gazecore.training.members import new_readout
-from gazecore.training.optimise import Trainer, side_by_side
+from gazecore.training.optimise import Trainer
 from gazecore.training.recipes import TrainingConfig
 from tests.features import make_cache
 from tests.reference import plain_readout

@@ -18,9 +18,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gazecore.errors import RunFailed, UserError
 from gazecore.storage import Location
+from gazecore.threads import side_by_side
 from gazecore.training.examples import open_caches
 from gazecore.training.members import Member, run
-from gazecore.training.optimise import Epoch, Peers, side_by_side
+from gazecore.training.optimise import Epoch, Peers
 
 _WORKER_LIVES = 10
 """How often a member's workers may die before it is given up."""

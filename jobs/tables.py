@@ -64,7 +64,7 @@ def _cell(value: object) -> str:
 
 def show_averages(summary: Mapping[str, Any], page: str) -> None:
     """Print an evaluation's averages with their 95 % intervals, and where the page is."""
-    from gazecore.view.report import METRIC_TITLES
+    from gazecore.view.report import METRIC_TITLES, share_of
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("mean over images", "model", "centre bias", "gold standard"):
@@ -77,9 +77,8 @@ def show_averages(summary: Mapping[str, Any], page: str) -> None:
     out.print(table, crop=False)
     rows = [("left out", counted(count, why)) for why, count in summary["left_out"].items()]
     if summary["explained_information_gain"]:
-        rows.append(
-            ("explained information gain", _interval(summary["explained_information_gain"]))
-        )
+        share = _interval(summary["explained_information_gain"])
+        rows.append(("explained information gain", f"{share} {share_of(summary)}"))
     if summary["seen_in_training"]:
         rows.append(
             ("caution", f"the model was trained on {summary['seen_in_training']:,} of these images")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from gazecore.cores import cores
 from gazecore.corpus.schema import Corpus
-from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.densities import Densities, Predicted
 from gazecore.evaluation.judge import Judge
 from gazecore.evaluation.selection import select_images
 from gazecore.evaluation.settings import EvaluationConfig
@@ -56,7 +56,7 @@ class JudgedRuns:
         judge = Judge(self._corpus, self.images, config)
         found = [
             judge.judge_all(
-                ((i, densities.of_model(i), None) for i in self.images),
+                (Predicted(i, densities.of_model(i)) for i in self.images),
                 cores(_MOST_THREADS), on_image,
             )
             for densities in self._densities

@@ -1,12 +1,31 @@
 """The densities that are judged, found in runs by image_id."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import InputError
 from gazecore.results.reader import DensityLookup, open_results
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is judged on an image.
+
+    Attributes:
+        image_id: in the corpus.
+        log_density: of the model, on any grid, natural logarithm.
+        log_baseline: what information gain is over, on any grid; None for the centre bias.
+        saliency: a map of the image's size, by which all but the likelihoods is judged where the
+            model gives no density of its own.
+    """
+
+    image_id: str
+    log_density: np.ndarray
+    log_baseline: np.ndarray | None = None
+    saliency: np.ndarray | None = None
 
 
 class Densities:
@@ -66,13 +85,13 @@ class Densities:
             )
         self.images = images
 
-    def __iter__(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-        """Image, the model's log density and the baseline's, each on its grid."""
+    def __iter__(self) -> Iterator[Predicted]:
+        """Each image with the model's log density and the baseline's, on their grids."""
         for image_id in self.images:
             baseline = self._baseline
             if isinstance(baseline, DensityLookup):
                 baseline = baseline.on_grid(image_id)
-            yield image_id, self.of_model(image_id), baseline
+            yield Predicted(image_id, self.of_model(image_id), baseline)
 
     def of_model(self, image_id: str) -> np.ndarray:
         """The model's log density of one of `images`, on its grid."""

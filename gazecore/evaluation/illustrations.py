@@ -9,6 +9,7 @@ from PIL import Image
 from gazecore.corpus.schema import Corpus
 from gazecore.errors import ImageError, StorageUnavailable
 from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.maps import Maps
 from gazecore.images.decode import decode
 from gazecore.images.formats import Limits
 from gazecore.images.read import read
@@ -23,7 +24,7 @@ _PICTURE_SIDE = 480
 
 
 def best_and_worst(
-    images: pa.Table, corpus: Corpus, densities: Densities
+    images: pa.Table, corpus: Corpus, densities: Densities | Maps
 ) -> tuple[list[Illustration], list[Illustration]]:
     """Illustrations of the best and of the worst predicted images, the most extreme first.
 

@@ -1,7 +1,7 @@
 """One image after the other: the model, the centre bias and the gold standard, judged alike."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
+from gazecore.evaluation.densities import Predicted
 from gazecore.evaluation.settings import EvaluationConfig, Predictor
 from gazecore.metrics import goldstandard
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
@@ -58,25 +59,18 @@ class Judge:
             else None
         )
 
-    def judge(
-        self, image_id: str, log_density: np.ndarray, log_baseline: np.ndarray | None
-    ) -> dict[Predictor, Judgement]:
-        """Judge all predictors of an image.
-
-        Args:
-            image_id: in the corpus.
-            log_density: of the model, on any grid, natural logarithm.
-            log_baseline: what information gain is over, on any grid; None for the centre bias.
-        """
-        recording = self._recording(image_id)
+    def judge(self, predicted: Predicted) -> dict[Predictor, Judgement]:
+        """Judge all predictors of an image."""
+        recording = self._recording(predicted.image_id)
         size = (recording.height, recording.width)
         log_centerbias = self._log_centerbias(recording)
         nonfixations = (
-            self._nonfixations.of_image(self._position[image_id])
+            self._nonfixations.of_image(self._position[predicted.image_id])
             if "sauc" in self._config.metrics
             else np.empty((0, 2))
         )
-        baseline = None if log_baseline is None else to_size(log_baseline, *size)
+        baseline = predicted.log_baseline
+        baseline = None if baseline is None else to_size(baseline, *size)
         common = (
             log_centerbias,
             nonfixations,
@@ -86,7 +80,12 @@ class Judge:
             baseline,
         )
         found: dict[Predictor, Judgement] = {
-            "model": judge(to_size(log_density, *size), recording.points, *common),
+            "model": judge(
+                to_size(predicted.log_density, *size),
+                recording.points,
+                *common,
+                saliency_map=predicted.saliency,
+            ),
             "centerbias": judge(log_centerbias, recording.points, *common),
         }
         if self.gold_standard:
@@ -95,14 +94,14 @@ class Judge:
 
     def judge_all(
         self,
-        densities: Iterator[tuple[str, np.ndarray, np.ndarray | None]],
+        densities: Iterable[Predicted],
         threads: int,
         on_image: Callable[[], None],
     ) -> dict[str, dict[Predictor, Judgement]]:
         """Judge many images side by side.
 
         Args:
-            densities: `judge`'s arguments for each image; taken as they are needed.
+            densities: what is judged on each image; taken as they are needed.
             threads: images at once.
             on_image: is called after each.
 
@@ -113,9 +112,9 @@ class Judge:
         waiting: deque[tuple[str, Future[dict[Predictor, Judgement]]]] = deque()
         # Numpy's own threads would only get in the way of ours.
         with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-            for image_id, log_density, log_baseline in densities:
-                task = pool.submit(self.judge, image_id, log_density, log_baseline)
-                waiting.append((image_id, task))
+            for predicted in densities:
+                task = pool.submit(self.judge, predicted)
+                waiting.append((predicted.image_id, task))
                 if len(waiting) > 2 * threads:  # so that few densities are in memory at once
                     done, task = waiting.popleft()
                     found[done] = task.result()

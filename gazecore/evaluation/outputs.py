@@ -20,6 +20,7 @@ from gazecore.errors import GazecoreError, InputError
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.illustrations import best_and_worst
 from gazecore.evaluation.judge import Judge
+from gazecore.evaluation.maps import Maps
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
 from gazecore.evaluation.tables import fixation_table, image_table
@@ -48,7 +49,7 @@ class Evaluation:
 
 def evaluate_densities(
     corpus: Corpus,
-    densities: Densities,
+    densities: Densities | Maps,
     config: EvaluationConfig,
     about: Mapping[str, Any],
     on_image: Callable[[], None] = lambda: None,
@@ -63,7 +64,7 @@ def evaluate_densities(
         on_image: is called after each image.
     """
     judge = Judge(corpus, densities.images, config)
-    found = judge.judge_all(iter(densities), cores(_MOST_THREADS), on_image)
+    found = judge.judge_all(densities, cores(_MOST_THREADS), on_image)
     judgements = {i: found[i] for i in corpus.image_ids if i in found}
     images = image_table(corpus, judgements, config.metrics)
     fixations = fixation_table(corpus, judgements, config.metrics)
@@ -87,7 +88,7 @@ def evaluate_densities(
 
 def describe(
     corpus: Corpus,
-    densities: Densities,
+    densities: Densities | Maps,
     name: str,
     bundle: ModelBundle | None,
     left_out: Mapping[str, int],
@@ -113,6 +114,7 @@ def describe(
             "training": None if bundle is None else _trained(training),
         },
         "run": densities.run,
+        **({"maps_are": densities.values} if isinstance(densities, Maps) else {}),
         "baseline": baseline,
         "asked": dict(asked),
         "seen_in_training": len(training.seen(corpus.digest, densities.images)),
@@ -157,7 +159,7 @@ def refuse_foreign(out: str, sources: Iterable[str | None]) -> None:
 
 
 def write_evaluation(
-    out: Location, evaluation: Evaluation, corpus: Corpus, densities: Densities
+    out: Location, evaluation: Evaluation, corpus: Corpus, densities: Densities | Maps
 ) -> None:
     """Write the four files; summary.json, which says that it is complete, comes last."""
     (out / "summary.json").remove()  # until all files are of this evaluation

@@ -10,6 +10,9 @@ from gazecore.metrics.names import METRICS, Metric
 Predictor = Literal["model", "centerbias", "gold_standard"]
 PREDICTORS: tuple[Predictor, ...] = get_args(Predictor)
 
+MapsAre = Literal["saliency", "density", "log-density"]
+"""What the values of others' maps are: of any scale, densities but for a factor, or their logs."""
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:

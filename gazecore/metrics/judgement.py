@@ -40,6 +40,7 @@ def judge(
     expected_fixations: int = 100,
     metrics: Collection[str] = METRICS,
     log_baseline: np.ndarray | None = None,
+    saliency_map: np.ndarray | None = None,
 ) -> Judgement:
     """Judge a density by the fixations on its image.
 
@@ -56,6 +57,8 @@ def judge(
         metrics: which ones.
         log_baseline: (height, width), logsumexp 0, what information gain is over; by default the
             centre bias.
+        saliency_map: (height, width), finite, of a model that has no density of its own: all but
+            the likelihoods is computed on it as it is, as pysaliency's `SaliencyMapModel` does.
 
     Raises:
         ValueError: an unknown metric, or no fixation.
@@ -73,32 +76,41 @@ def judge(
     if "log_likelihood" in metrics:
         fixations["log_likelihood"] = log_likelihood_bits(log_density, points)
     if {"auc", "auc_judd"} & set(metrics):
-        counts = count_below(at(log_density, points), log_density)
+        ranked = log_density if saliency_map is None else saliency_map
+        counts = count_below(at(ranked, points), ranked)
         if "auc" in metrics:
-            fixations["auc"] = auc(log_density, points, counts)
+            fixations["auc"] = auc(ranked, points, counts)
         if "auc_judd" in metrics:
-            unfixated = len(np.unique(np.floor(points), axis=0)) < log_density.size
-            image["auc_judd"] = auc_judd(log_density, points, counts) if unfixated else np.nan
+            unfixated = len(np.unique(np.floor(points), axis=0)) < ranked.size
+            image["auc_judd"] = auc_judd(ranked, points, counts) if unfixated else np.nan
     if "sauc" in metrics:
-        ratio = saliency.for_shuffled_auc(log_density, log_centerbias)
+        ratio = (
+            saliency.for_shuffled_auc(log_density, log_centerbias)
+            if saliency_map is None
+            else saliency_map
+        )
         fixations["sauc"] = (
             shuffled_auc(ratio, points, nonfixations)
             if len(nonfixations)
             else np.full(len(points), np.nan)
         )
     if {"nss", "cc", "kldiv", "sim"} & set(metrics):
-        density = saliency.for_nss(log_density)
+        density = saliency.for_nss(log_density) if saliency_map is None else saliency_map
     if "nss" in metrics:
         fixations["nss"] = nss(density, points)
     if {"cc", "kldiv", "sim"} & set(metrics):
         empirical = fixation_map(points, density.shape[0], density.shape[1], sigma)
-        if {"cc", "kldiv"} & set(metrics):
-            smoothed = saliency.for_cc_and_kldiv(density, sigma)
+        smoothed = likest = density
+        if saliency_map is None:
+            if {"cc", "kldiv"} & set(metrics):
+                smoothed = saliency.for_cc_and_kldiv(density, sigma)
+            if "sim" in metrics:
+                likest = saliency.for_sim(density, sigma, expected_fixations)
         if "cc" in metrics:
             image["cc"] = cc(smoothed, empirical)
         if "kldiv" in metrics:
             image["kldiv"] = kldiv(smoothed, empirical, 0, MIT_REGULARISATION)
         if "sim" in metrics:
-            image["sim"] = sim(saliency.for_sim(density, sigma, expected_fixations), empirical)
+            image["sim"] = sim(likest, empirical)
     image |= {name: float(values.mean()) for name, values in fixations.items()}
     return Judgement(fixations, image)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from gazecore.errors import InputError
 
 DEFAULT = "default"
-SHIPPED = (DEFAULT, "paper")
-"""Names of the bundles in the package: the best one, and one with exactly the paper's readout."""
+SHIPPED = (DEFAULT, "open", "paper")
+"""Names of the bundles in the package: the best one, one trained on data of a free licence alone,
+and one with exactly the paper's readout."""
 
 Activation = Literal["softplus", "relu"]
 

@@ -12,6 +12,7 @@ from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
 from gazecore.model.record import TrainingRecord
+from gazecore.threads import side_by_side
 from gazecore.training.examples import TrainingSet, channel_statistics
 from gazecore.training.members import (
     Member,
@@ -23,7 +24,6 @@ from gazecore.training.members import (
     single,
     train_here,
 )
-from gazecore.training.optimise import side_by_side
 from gazecore.training.recipes import Recipe, SplitConfig, TrainingConfig
 from gazecore.wording import counted
 
@@ -162,7 +162,9 @@ def describe(
 ) -> TrainingRecord:
     """What a bundle says about its training, and about that of the bundle it started from."""
     return TrainingRecord(
-        corpus=recipe.name,
+        corpus=f"{recipe.name} beside {start.training.corpus}"
+        if start and data.beside
+        else recipe.name,
         corpora_sha256=data.digests,
         images=len(trained),
         fixations=sum(data.fixations[i] for i in trained),

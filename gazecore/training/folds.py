@@ -11,6 +11,7 @@ from gazecore.errors import InputError
 from gazecore.model.bundle import ModelBundle
 from gazecore.model.centerbias import Centerbias
 from gazecore.model.readout import Readout
+from gazecore.threads import side_by_side
 from gazecore.training.examples import TrainingSet
 from gazecore.training.fit import describe, settled, starts
 from gazecore.training.members import (
@@ -21,7 +22,6 @@ from gazecore.training.members import (
     mixture,
     train_here,
 )
-from gazecore.training.optimise import side_by_side
 from gazecore.training.recipes import Recipe
 from gazecore.wording import counted
 

@@ -10,9 +10,10 @@ import torch
 
 from gazecore.errors import InputError
 from gazecore.model.readout import Readout, ReadoutConfig
+from gazecore.threads import side_by_side
 from gazecore.training.examples import Example, TrainingSet
 from gazecore.training.objective import judge, priors
-from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
+from gazecore.training.optimise import Epoch, Peers, Trainer
 from gazecore.training.recipes import Part, TrainingConfig
 
 _READ_AT_ONCE = 8

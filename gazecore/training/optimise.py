@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed
-from gazecore.memory import share_arenas
 from gazecore.model.readout import Readout
 from gazecore.training.examples import Example
 from gazecore.training.objective import priors, readout_likelihood
@@ -65,26 +63,6 @@ class Peers:
     all_reduce: Callable[[list[torch.Tensor]], None] = lambda tensors: None
 
 
-@contextmanager
-def side_by_side(at_most: int | None = None) -> Iterator[Executor]:
-    """A pool with as many threads as there are `cores`, each of which computes on its own.
-
-    Images then go side by side. Torch's way, to cut each of an image's small operations among its
-    threads, makes them wait for each other: on a machine with other work by many times what it
-    saves. And so a result does not depend on the number of threads.
-
-    Args: at_most: threads, where there is only a part of the cores to use.
-    """
-    share_arenas()  # else each epoch's reader may keep an arena of features of its own
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(cores(at_most)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(before)
-
-
 class Trainer:
     """Maximum-likelihood training of one readout, alone or as one of several processes.
 
@@ -111,7 +89,7 @@ class Trainer:
             centerbias: log density in normalised coordinates, one for all images or, with a
                 dimension more in front, one for each corpus.
             config: how.
-            pool: from `side_by_side`.
+            pool: from `threads.side_by_side`.
             peers: who else trains this readout.
             only: the part of it that is trained; None: all of it.
         """

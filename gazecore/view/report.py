@@ -54,9 +54,38 @@ def render_report(
         "report.html",
         summary=summary,
         titles=METRIC_TITLES,
+        baseline=BASELINES.get(summary["baseline"], f"the densities of {summary['baseline']}"),
+        densities_from=MAPS.get(summary.get("maps_are", ""), ""),
+        share_of=share_of(summary) if summary["explained_information_gain"] else "",
         histogram=_histogram(gains) if gains else None,
         groups=[("Best predicted", best), ("Worst predicted", worst)],
     )
+
+
+BASELINES = {"centerbias": "the centre bias", "uniform": "the uniform density"}
+"""What pages call a baseline that is no run."""
+
+
+MAPS = {
+    "saliency": "These are no densities: their likelihoods are those of the best density that a "
+    "blur, a rising nonlinearity and a centre bias make of them, fitted to other images; all else "
+    "is judged on the maps themselves.",
+    "density": "They are taken for densities, each divided by its sum.",
+    "log-density": "They are log densities, judged as they are.",
+}
+"""How others' maps became densities, by what they are."""
+
+
+def share_of(summary: Mapping[str, Any]) -> str:
+    """What an explained information gain is a share of, in words."""
+    baseline = BASELINES.get(summary["baseline"], f"the densities of {summary['baseline']}")
+    found = (
+        f"of the information that the gold standard (each viewer predicted from the others) has "
+        f"over {baseline}"
+    )
+    if summary["explained_information_gain"]["mean"] < 0:
+        found += "; below 0, because the model predicts worse than these"
+    return found
 
 
 def _histogram(gains: Mapping[str, np.ndarray]) -> bytes:

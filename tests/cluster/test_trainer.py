@@ -22,9 +22,10 @@ from gazecore.model.backbone import TinyBackbone
 from gazecore.model.centerbias import on_grid
 from gazecore.model.readout import Readout
 from gazecore.storage import Location
+from gazecore.threads import side_by_side
 from gazecore.training.examples import TrainingSet, channel_statistics, open_caches
 from gazecore.training.members import Member, Report, new_readout, train_here
-from gazecore.training.optimise import Epoch, Peers, side_by_side
+from gazecore.training.optimise import Epoch, Peers
 from gazecore.training.recipes import TrainingConfig
 from tests.features import make_cache
 from tests.gazecore.test_training import make_corpus, uniform

@@ -107,7 +107,7 @@ from gazecore.model.bundle import load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.shards.pipeline import ReadingConfig
 from tests.scoring import Scorer
-from gazecore.training.optimise import side_by_side
+from gazecore.threads import side_by_side
 numpy.ones((64, 64)) @ numpy.ones((64, 64))
 found = {
     "cores": gazecore.cores.cores(), "torch": torch.get_num_threads(), "arrow": pyarrow.cpu_count(),

@@ -29,6 +29,7 @@ from gazecore.model.tiny import TinyBackbone
 from gazecore.results.run import ModelNote, open_run
 from gazecore.results.verify import problems
 from gazecore.storage import Location
+from gazecore.threads import side_by_side
 from gazecore.training import course as courses
 from gazecore.training.examples import TrainingSet, channel_statistics, make_example
 from gazecore.training.fit import fit_bundle, require_enough
@@ -49,7 +50,7 @@ from gazecore.training.members import (
     single,
 )
 from gazecore.training.objective import judge, log_likelihood
-from gazecore.training.optimise import Epoch, Peers, Trainer, side_by_side
+from gazecore.training.optimise import Epoch, Peers, Trainer
 from gazecore.training.out_of_fold import write_out_of_fold
 from gazecore.training.recipes import (
     CALIBRATING,
