@@ -2,19 +2,19 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gazecore.errors import InputError
+from gazecore.errors import InputError, one_line
 from gazecore.results.files import READERS
 from gazecore.results.run import Run
 from gazecore.results.status import error_counts
 from gazecore.results.write import read_scores
-from gazecore.shards.plan import GONE, PLAN, Shard, as_of, plan_parts, shards
+from gazecore.shards.plan import CHANGED, GONE, PLAN, Shard, as_of, plan_parts, shards
 from gazecore.shards.revising import read_part
 from gazecore.shards.tally import OK
 from gazecore.storage import Location
@@ -28,19 +28,21 @@ class Again:
     """Which images of shards that are done are taken up again.
 
     Attributes:
-        failed, outdated: shards with images that failed, or whose rows are as of another version
-            than the plan knows now (or of an image that is gone), and how many.
+        failed: shards with images that failed, and how many; None: nobody asked for those.
+        outdated: shards with images, others than those, whose rows are as of another version than
+            the plan knows now: how many `changed`, and are `gone`. None: likewise.
         asked: images that were named, by the shard that they are in.
     """
 
-    failed: Mapping[int, int]
-    outdated: Mapping[int, int]
-    asked: Mapping[int, frozenset[str]]
+    failed: Mapping[int, int] | None = None
+    outdated: Mapping[int, Counter[str]] | None = None
+    asked: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
     def counts(self) -> Counter[int]:
-        """How many images of each shard, or somewhat more where one is taken up for two reasons."""
+        """How many images of each shard."""
         named = {number: len(ids) for number, ids in self.asked.items()}
-        return Counter(self.failed) + Counter(self.outdated) + Counter(named)
+        outdated = {number: of.total() for number, of in (self.outdated or {}).items()}
+        return Counter(self.failed or {}) + Counter(outdated) + Counter(named)
 
     def total(self) -> int:
         """How many images."""
@@ -54,11 +56,17 @@ def failed_images(run: Run) -> dict[int, int]:
     return {number: count for number, count in failed.items() if count}
 
 
-def outdated_images(run: Run) -> dict[int, int]:
+def outdated_images(run: Run, failed: Container[int] = ()) -> dict[int, Counter[str]]:
     """The shards that are done with rows as of another version than the plan knows now, and how
-    many. Of the plan, parts that were revised are read, and the scores of the shards in them that
-    hold such images. Raises InputError where a file is damaged."""
-    done, found = run.shards_done(), {}
+    many of their images `changed` or are `gone`. Of the plan, parts that were revised are read, and
+    the scores of the shards in them that hold such images. In the shards of `failed`, those that
+    failed are not counted.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    done = run.shards_done()
+    found: dict[int, Counter[str]] = {}
     with ThreadPoolExecutor(READERS) as pool:
         for part in plan_parts(run):
             if not part.is_revised:
@@ -67,16 +75,36 @@ def outdated_images(run: Run) -> dict[int, int]:
             table = table.filter(table["became"].is_valid())
             numbers = sorted(set(table["shard"].to_pylist()) & done)
 
-            def count(number: int, table: pa.Table = table) -> int:
+            def count(number: int, table: pa.Table = table) -> Counter[str]:
                 now = as_of(table.filter(pc.field("shard") == number))
-                return len(_outdated(now, read_scores(run, number)[1]))
+                rows, before = read_scores(run, number)
+                ids = _outdated(now, before)
+                ids -= _failed(rows) if number in failed else set()
+                return Counter(GONE if now[i] == GONE else CHANGED for i in ids)
 
             found.update(zip(numbers, pool.map(count, numbers), strict=True))
-    return {number: count for number, count in found.items() if count}
+    return {number: of for number, of in found.items() if of}
 
 
 def _outdated(now: Mapping[str, str], before: Mapping[str, str]) -> set[str]:
     return {image_id for image_id, text in now.items() if before.get(image_id) != text}
+
+
+def _failed(rows: pa.Table) -> set[str]:
+    return set(rows.filter(pc.field("status") == "failed")["image_id"].to_pylist())
+
+
+def read_names(source: str) -> list[str]:
+    """The lines of a text file that are not empty; a first one that says `image_id` or `uri`, as a
+    table's, is left out. Raises InputError where it cannot be read or names nothing."""
+    try:
+        text = Location(source).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list {source}: {one_line(error)}") from error
+    names = [name for line in text.splitlines() if (name := line.strip())]
+    if not (names := names[1:] if names[:1] in (["image_id"], ["uri"]) else names):
+        raise InputError(f"{source} names no image: give an image_id or a URI on each line")
+    return names
 
 
 def asked_images(run: Run, names: Collection[str]) -> dict[int, frozenset[str]]:
@@ -117,11 +145,11 @@ def parts_again(run: Run, again: Again) -> Iterator[Shard]:
             rows, before = read_scores(run, shard.number)
         except FileNotFoundError:
             return None  # it could not be done: the next run does it with all of its images
-        outdated = _outdated(shard.as_of, before) if shard.number in again.outdated else set()
+        outdated = _outdated(shard.as_of, before) if again.outdated is not None else set()
         asked = again.asked.get(shard.number, frozenset())
         ids = outdated | asked
-        if shard.number in again.failed:
-            ids |= set(rows.filter(pc.field("status") == "failed")["image_id"].to_pylist())
+        if shard.number in (again.failed or {}):
+            ids |= _failed(rows)
         planned = shard.images["image_id"].to_pylist()
         images = shard.images.filter(pa.array([i in ids for i in planned], pa.bool_()))
         is_known = pc.is_in(images["image_id"], value_set=pa.array(list(outdated), pa.string()))
@@ -129,7 +157,11 @@ def parts_again(run: Run, again: Again) -> Iterator[Shard]:
         column = images.schema.get_field_index("size")
         images = images.set_column(column, PLAN.field("size"), sizes)
         # One that is gone and was named is looked for all the same.
-        now = {i: text for i, text in shard.as_of.items() if i in ids - asked or text != GONE}
+        now = {
+            image_id: text
+            for image_id, text in shard.as_of.items()
+            if image_id in ids and (image_id not in asked or text != GONE)
+        }
         return replace(shard, images=images, is_part=True, as_of=now, asked=asked)
 
     wanted = shards(run, again.counts().__contains__)

@@ -18,7 +18,7 @@ from gazecore.tables import read_table
 Rows = Sequence[Mapping[str, Any]]
 
 AS_OF = b"gazecore.as_of"
-"""Names what rows are as of in a scores file's metadata, as JSON; only where images were revised."""
+"""Names what rows are as of in the metadata of a scores file, JSON, where images were revised."""
 
 
 def commit_shard(run: Run, shard: int, scores: Rows, densities: Rows) -> None:

@@ -3,7 +3,7 @@
 import errno
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,9 +33,9 @@ _THREADS = 2  # each needs memory of its own
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """How much is planned: images and shards in all, and images that this planning added; and of
-    those that were planned before, how many are others in the input now, and how many are no longer
-    there."""
+    """How much is planned: images and shards in all, and images that this planning added; and how
+    many of those that have a row were overwritten since they were planned, and how many planned
+    ones are no longer in the input."""
 
     images: int
     shards: int
@@ -64,7 +64,8 @@ def update_plan(
     planned: ShardedDirectory,
     listing: Iterator[pa.RecordBatch],
     limit: int | None = None,
-    revise: bool = False,
+    revise: Callable[[int, int], None] | None = None,
+    done: Collection[int] | None = None,
 ) -> PlanSummary:
     """Bring the plan up to date with the input.
 
@@ -75,14 +76,17 @@ def update_plan(
         planned: the directory.
         listing: batches of `images.listing.LISTED`.
         limit: take the listing's first images only.
-        revise: note in the plan what changed, and what is gone.
+        revise: note in the plan which images changed, and which are gone; it is told how many
+            before. None: of shards that are not done only, and none as gone.
+        done: shards; None: those of the directory.
 
     Raises:
         InputError: one image_id stands for two URIs.
         RunFailed: there is no room for temporary files.
     """
     known = plan_parts(planned)
-    require_plan(planned, known, planned.shards_done())
+    done = planned.shards_done() if done is None else done
+    require_plan(planned, known, done)
     images = sum(part.images for part in known)
     next_shard = known[-1].first_shard + known[-1].shards if known else 0
     before = images
@@ -92,11 +96,12 @@ def update_plan(
             config=DATABASE | {"threads": cores(_THREADS), "temp_directory": folder}
         ) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
-            revising.know(db, known)
+            revising.know(db, known, done)
             _refuse_conflicts(db, listed)
             changed, gone = revising.compare(db, listed, is_whole=limit is None)
             if revise and changed + gone:
-                revising.revise(db, known, planned.shard_size)
+                revise(changed, gone)
+            revising.revise(db, known, planned.shard_size, everything=revise is not None)
             new = db.sql(
                 "SELECT image_id, uri, first(size) AS size, first(version) AS version "
                 f"FROM {listed} ANTI JOIN known USING (image_id) "
@@ -138,8 +143,8 @@ def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> N
 def _refuse_conflicts(db: duckdb.DuckDBPyConnection, listed: str) -> None:
     conflict = db.execute(
         "SELECT image_id, min(uri), max(uri) FROM "
-        f"(SELECT image_id, uri FROM {listed} UNION ALL SELECT image_id, uri FROM known) GROUP BY image_id "
-        "HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
+        f"(SELECT image_id, uri FROM {listed} UNION ALL SELECT image_id, uri FROM known) "
+        "GROUP BY image_id HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
     ).fetchone()
     if conflict:
         raise InputError(

@@ -5,7 +5,7 @@ of a container the container's). Where either is another than was planned, the i
 overwritten; where a whole listing lacks it, it is gone. No image is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -13,16 +13,23 @@ import pyarrow as pa
 from gazecore.shards.plan import CHANGED, FIRST, GONE, REVISED, PlanPart
 from gazecore.storage import parquet_bytes
 
-_KNOWN = "image_id VARCHAR, uri VARCHAR, size BIGINT, version VARCHAR, gone BOOLEAN, part INT"
+_KNOWN = (
+    "image_id VARCHAR, uri VARCHAR, size BIGINT, version VARCHAR, gone BOOLEAN, done BOOLEAN, "
+    "part INT"
+)
 
 
-def know(db: duckdb.DuckDBPyConnection, parts: Sequence[PlanPart]) -> None:
-    """Fill the table `known` with the planned images, a part at a time."""
+def know(db: duckdb.DuckDBPyConnection, parts: Sequence[PlanPart], done: Collection[int]) -> None:
+    """Fill the table `known` with the planned images, a part at a time; `done`: shards."""
     db.execute(f"CREATE TABLE known ({_KNOWN})")
+    db.register("finished", pa.table({"shard": pa.array(sorted(done), pa.int32())}))
     for number, part in enumerate(parts):
         db.register("part", read_part(part))
         gone = f"became IS NOT DISTINCT FROM '{GONE}'"
-        db.execute(f"INSERT INTO known SELECT image_id, uri, size, version, {gone}, {number} FROM part")
+        db.execute(
+            f"INSERT INTO known SELECT image_id, uri, size, version, {gone}, "
+            f"shard IN (FROM finished), {number} FROM part"
+        )
 
 
 def read_part(part: PlanPart) -> pa.Table:
@@ -43,25 +50,42 @@ def compare(db: duckdb.DuckDBPyConnection, listed: str, is_whole: bool) -> tuple
         is_whole: it is not cut short, so that what it lacks is gone.
 
     Returns:
-        How many changed, and how many are gone.
+        How many changed of those in shards that are done, and how many are gone.
     """
     db.execute(
-        "CREATE TABLE revised AS SELECT image_id, part, now.size AS size, now.version AS version, "
-        f"'{CHANGED}' AS became FROM known JOIN (SELECT image_id, first(size) AS size, "
-        f"first(version) AS version FROM {listed} GROUP BY image_id) now USING (image_id) "
+        "CREATE TABLE revised AS SELECT image_id, part, done, now.size AS size, "
+        f"now.version AS version, '{CHANGED}' AS became FROM known JOIN (SELECT image_id, "
+        f"first(size) AS size, first(version) AS version FROM {listed} GROUP BY image_id) now "
+        "USING (image_id) "
         "WHERE gone OR now.size <> known.size OR now.version <> known.version"
     )
     if is_whole:
         db.execute(
-            f"INSERT INTO revised SELECT image_id, part, size, version, '{GONE}' FROM known "
+            f"INSERT INTO revised SELECT image_id, part, done, size, version, '{GONE}' FROM known "
             f"ANTI JOIN {listed} listed USING (image_id) WHERE NOT gone"
         )
-    counts = dict(db.execute("SELECT became, count(*) FROM revised GROUP BY 1").fetchall())
+    counts = dict(
+        db.execute(
+            f"SELECT became, count(*) FROM revised WHERE done OR became = '{GONE}' GROUP BY 1"
+        ).fetchall()
+    )
     return counts.get(CHANGED, 0), counts.get(GONE, 0)
 
 
-def revise(db: duckdb.DuckDBPyConnection, parts: Sequence[PlanPart], shard_size: int) -> None:
-    """Replace the parts that hold images of the table `revised`, each as a whole."""
+def revise(
+    db: duckdb.DuckDBPyConnection, parts: Sequence[PlanPart], shard_size: int, everything: bool
+) -> None:
+    """Replace the parts that hold images of the table `revised`, each as a whole.
+
+    Args:
+        db: with that table.
+        parts: all of the plan that the table is of.
+        shard_size: images per shard.
+        everything: False: only what changed in shards that are not done, which will be scored as it
+            is now in any case.
+    """
+    if not everything:
+        db.execute(f"DELETE FROM revised WHERE done OR became = '{GONE}'")
     touched = db.execute("SELECT DISTINCT part FROM revised ORDER BY 1").fetchall()
     for (number,) in touched:
         part = parts[number]
@@ -71,7 +95,7 @@ def revise(db: duckdb.DuckDBPyConnection, parts: Sequence[PlanPart], shard_size:
             f"CASE WHEN r.image_id IS NULL THEN old.{name} ELSE r.{name} END AS {name}"
             for name in ("size", "version", "became")
         )
-        merged = db.execute(
+        merged: pa.Table = db.execute(
             f"SELECT image_id, uri, {newer}, shard FROM old "
             "LEFT JOIN (FROM revised WHERE part = ?) r USING (image_id) ORDER BY place",
             [number],

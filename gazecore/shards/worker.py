@@ -96,9 +96,7 @@ def _outcomes(shard: Shard, made: list[Row]) -> list[Row]:
     for planned in shard.images.select(["image_id", "uri"]).to_pylist():
         image_id = planned["image_id"]
         row = done.get(image_id) or failed_row(planned, Gone("it is no longer in the input"))
-        rows.append(
-            {**row, "as_of": shard.as_of.get(image_id), "asked": image_id in shard.asked}
-        )
+        rows.append({**row, "as_of": shard.as_of.get(image_id), "asked": image_id in shard.asked})
     return rows
 
 

@@ -33,7 +33,7 @@ from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import BackboneSpec
 from gazecore.model.tiny import TINY_SPEC, TinyBackbone
 from gazecore.results.reader import Results
-from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.retry import Again, failed_images, parts_again
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
@@ -218,7 +218,7 @@ def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed
     run, fresh = runs
     failed = failed_images(run)
     assert failed == {0: 2}
-    stage, again = config(run, tiny_bytes), failed_parts(run, failed)
+    stage, again = config(run, tiny_bytes), parts_again(run, Again(failed))
     tally = cluster.driver.run(run, stage, again=again, layout=ActorLayout(1, 0, 1))
     assert (tally.ok, tally.errors, tally.retried) == (1, {"crashed": 1}, (1, 1))
     assert ("retried", "2 that had failed: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
