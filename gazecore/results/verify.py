@@ -162,7 +162,8 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     if early - left:
         yield (
             f"densities/{name} has {counted(len(early - left), 'densities')} of images that are "
-            "`failed` in the scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
+            "`failed` in the scores: a retry was interrupted; `gazecore score --retry-failed` "
+            "mends it"
         )
     for row in densities.to_pylist():
         if row["image_id"] not in early:

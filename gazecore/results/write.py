@@ -123,7 +123,7 @@ def _in_order(old: pa.Table, new: pa.Table, ids: list[str]) -> pa.Table:
     """A row for each of the images, the new one where there is one."""
     both = pa.concat_tables([old.cast(new.schema), new])
     place = {image_id: row for row, image_id in enumerate(both["image_id"].to_pylist())}
-    return both.take([place[image_id] for image_id in ids]).combine_chunks()
+    return both.take(pa.array([place[i] for i in ids], pa.int64())).combine_chunks()
 
 
 def _score_bytes(table: pa.Table, as_of: Mapping[str, str]) -> bytes:

@@ -95,10 +95,10 @@ def revise(
             f"CASE WHEN r.image_id IS NULL THEN old.{name} ELSE r.{name} END AS {name}"
             for name in ("size", "version", "became")
         )
-        merged: pa.Table = db.execute(
+        merged: pa.Table = db.sql(
             f"SELECT image_id, uri, {newer}, shard FROM old "
             "LEFT JOIN (FROM revised WHERE part = ?) r USING (image_id) ORDER BY place",
-            [number],
+            params=[number],
         ).to_arrow_table()
         table = merged.select(REVISED.names).cast(REVISED)
         table = table.replace_schema_metadata({FIRST: str(part.first_shard).encode()})
