@@ -89,6 +89,9 @@ def score(options: ScoreOptions) -> int:
             found, again = request.estimate()
         size, actors = request.settings.shard_size, options.cluster.bounds()[1] or 1
         rows = estimate_rows(found, size, again, options.rate, actors)
+        if options.scoring.rescan:
+            of = f"{found.plan.changed:,} changed and {found.plan.gone:,} deleted"
+            rows.append(("rescan", f"{of} since they were planned, besides what is to do"))
         show_rows(rows + plan_rows(found.plan, options.scoring) + input_rows(request))
         return 0
     with err.status("planning"), keeping(lambda: "the same command plans again"):

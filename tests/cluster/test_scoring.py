@@ -221,7 +221,7 @@ def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed
     stage, again = config(run, tiny_bytes), parts_again(run, Again(failed))
     tally = cluster.driver.run(run, stage, again=again, layout=ActorLayout(1, 0, 1))
     assert (tally.ok, tally.errors, tally.retried) == (1, {"crashed": 1}, (1, 1))
-    assert ("retried", "2 that had failed: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
+    assert ("retried", "2 that had a row before: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
     assert files(run) == files(fresh)
     assert list(problems(run)) == []
 
