@@ -21,6 +21,7 @@ from gazecore.model.bundle import ModelBundle, parse_bundle, read_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import DEFAULT
 from gazecore.prior import with_centerbias
+from gazecore.results.continued import continued, given
 from gazecore.results.estimate import Estimate, estimate
 from gazecore.results.noticed import note_planned, note_rescan
 from gazecore.results.retry import (
@@ -39,7 +40,7 @@ from gazecore.results.run import (
     begun_run,
     find_run,
 )
-from gazecore.results.settings import ScoringOptions, continued
+from gazecore.results.settings import ScoringOptions
 from gazecore.results.write import commit_shard, mend_shard
 from gazecore.shards.plan import Shard, images_in, plan_parts
 from gazecore.shards.planning import PlanSummary, choose_shard_size, update_plan
@@ -176,7 +177,7 @@ class Request:
             raise InputError(f"{self.location.uri} holds no run yet: say what to score, INPUT")
         self._options = options = continued(options, begun)
         self.columns = Columns(options.uri_column, options.id_column)
-        self._given = options.given()
+        self._given = given(options)
         bundle = self._read_model(begun)
         self._backbone = bundle.backbone
         self._listing: Iterator[pa.RecordBatch] = iter([])
@@ -192,13 +193,14 @@ class Request:
             self._listing = itertools.chain([next(listing)], listing)
         if size is None:
             size, self._listing = choose_shard_size(self._listing, options.limit)
+        factor = DEFAULT_FACTOR if options.density_factor is None else options.density_factor
         self._display_size: DisplaySize = options.display_size or bundle.display_size
         self.settings = RunSettings(
             input=absolute_input(source),
             model=bundle.fingerprint,
             display_size=self._display_size,
             shard_size=size,
-            density_factor=options.density_factor or DEFAULT_FACTOR,
+            density_factor=factor,
             limits=options.limits.over(Limits()),
         )
 

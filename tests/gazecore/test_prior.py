@@ -104,6 +104,6 @@ def test_a_run_with_another_centre_bias_is_another_models(
     # Left out, it is the run's; another is refused.
     again = Request(str(photos), str(tmp_path / "run"), ScoringOptions(tiny_file)).begin()
     assert again.to_do == 0
+    other = ScoringOptions(tiny_file, centerbias=tiny_file)
     with pytest.raises(GazecoreError, match="model"):
-        other = ScoringOptions(tiny_file, centerbias=tiny_file)
         Request(str(photos), str(tmp_path / "run"), other).begin()
