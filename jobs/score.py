@@ -48,7 +48,7 @@ class ScoreOptions:
     """For --dry-run: images per second of one actor, as a trial with --limit shows it. With
     --actors it is multiplied by their number. Without it the hours are those at the rate of the
     run's newest shards, if it has any."""
-    no_compact: bool = False
+    uncompacted: bool = False
     """Leave the rows in the files of their shards, where a run of more than 256 shards would end
     with what `gazecore compact` does."""
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
@@ -104,7 +104,7 @@ def score(options: ScoreOptions) -> int:
     if has_scores:
         rows.append(("ask", ask(scoring.run.location.uri)))
     show_rows(rows)
-    if has_scores and not tally.failed_shards and not options.no_compact:
+    if has_scores and not tally.failed_shards and not options.uncompacted:
         compact_large(scoring.run, scoring.plan.shards)
     return 1 if tally.failed_shards else 0
 

@@ -208,7 +208,7 @@ def test_a_run_of_many_shards_is_compacted_at_its_end_unless_it_may_not(
     assert jobs.compact.MANY == 256
     monkeypatch.setattr(jobs.compact, "MANY", 9)
     command = ("score", "photos", "--model", tiny_file, "--shard-size", "1", *HERE, "--out")
-    assert "compacted" not in said(gazecore_here, *command, "plain", "--no-compact")
+    assert "compacted" not in said(gazecore_here, *command, "plain", "--uncompacted")
     assert not (photos.parent / "plain" / "compacted").exists()
     assert "compacted 10 rows of 10 shards in 1 file" in said(gazecore_here, *command, "large")
     assert pq.read_table(next((photos.parent / "large").rglob("part-00000.parquet"))).num_rows
