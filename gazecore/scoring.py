@@ -182,9 +182,9 @@ class Request:
         self._backbone = bundle.backbone
         self._listing: Iterator[pa.RecordBatch] = iter([])
         size = options.shard_size
-        if source is None or options.only:
+        if source is None:
             assert begun
-            source = source or begun.settings.input
+            source = begun.settings.input
         if not options.only:
             listing = list_images(
                 source, options.allow, options.include, self.left_out, options.exclude, self.columns
