@@ -27,6 +27,7 @@ from gazecore.results.noticed import note_planned, note_rescan
 from gazecore.results.retry import (
     Again,
     asked_images,
+    failed_ids,
     failed_images,
     outdated_images,
     parts_again,
@@ -231,11 +232,13 @@ class Request:
         written. Raises RunMismatch, see `begin_run`."""
         run = find_run(self.location, self.settings)
         found = estimate(run, self._listing, self._options.limit)
-        return found, dict(self._again(run).counts())
+        return found, dict(self._again(run, self._failed(run)).counts())
 
-    def _again(self, run: Run) -> Again:
+    def _failed(self, run: Run) -> dict[int, int] | None:
+        return failed_images(run) if self._options.retry_failed else None
+
+    def _again(self, run: Run, failed: dict[int, int] | None) -> Again:
         options = self._options
-        failed = failed_images(run) if options.retry_failed else None
         outdated = outdated_images(run, failed or {}) if options.rescan else None
         asked = {}
         if options.only:
@@ -247,16 +250,17 @@ class Request:
     def begin(self) -> "Scoring":
         """Begin the run, or go on with it, and plan. Raises RunMismatch, see `begin_run`."""
         run = begin_run(self.location, self.settings, self._note, self._given)
-        options = self._options
+        options, failed = self._options, self._failed(run)
         if options.only:
             run.takes_missing = False
             parts = plan_parts(run)
             plan = PlanSummary(sum(p.images for p in parts), sum(p.shards for p in parts), 0)
         else:
             note = partial(note_rescan, run) if options.rescan else None
-            plan = update_plan(run, self._listing, options.limit, note)
+            retried = failed_ids(run, failed or ())
+            plan = update_plan(run, self._listing, options.limit, note, retried=retried)
         before = run.shards_done()
-        again = self._again(run)
+        again = self._again(run, failed)
         if options.limit is None and not options.only:
             note_planned(run, plan, options.rescan)
         config = ScoringConfig(

@@ -56,6 +56,16 @@ def failed_images(run: Run) -> dict[int, int]:
     return {number: count for number, count in failed.items() if count}
 
 
+def failed_ids(run: Run, numbers: Collection[int]) -> list[str]:
+    """The images that failed in these shards, which are done. Raises InputError likewise."""
+
+    def ids(number: int) -> set[str]:
+        return _failed(read_scores(run, number)[0])
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return [image_id for found in pool.map(ids, sorted(numbers)) for image_id in found]
+
+
 def outdated_images(run: Run, failed: Container[int] = ()) -> dict[int, Counter[str]]:
     """The shards that are done with rows as of another version than the plan knows now, and how
     many of their images `changed` or are `gone`. Of the plan, parts that were revised are read, and

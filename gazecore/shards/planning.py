@@ -66,6 +66,7 @@ def update_plan(
     limit: int | None = None,
     revise: Callable[[int, int], None] | None = None,
     done: Collection[int] | None = None,
+    retried: Collection[str] = (),
 ) -> PlanSummary:
     """Bring the plan up to date with the input.
 
@@ -79,6 +80,7 @@ def update_plan(
         revise: note in the plan which images changed, and which are gone; it is told how many
             before. None: of shards that are not done only, and none as gone.
         done: shards; None: those of the directory.
+        retried: image ids that are taken up again in any case, like those of shards not done.
 
     Raises:
         InputError: one image_id stands for two URIs.
@@ -96,7 +98,7 @@ def update_plan(
             config=DATABASE | {"threads": cores(_THREADS), "temp_directory": folder}
         ) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
-            revising.know(db, known, done)
+            revising.know(db, known, done, retried)
             _refuse_conflicts(db, listed)
             changed, gone = revising.compare(db, listed, is_whole=limit is None)
             if revise and changed + gone:

@@ -19,16 +19,22 @@ _KNOWN = (
 )
 
 
-def know(db: duckdb.DuckDBPyConnection, parts: Sequence[PlanPart], done: Collection[int]) -> None:
-    """Fill the table `known` with the planned images, a part at a time; `done`: shards."""
+def know(
+    db: duckdb.DuckDBPyConnection,
+    parts: Sequence[PlanPart],
+    done: Collection[int],
+    retried: Collection[str],
+) -> None:
+    """Fill the table `known` with the planned images, a part at a time; see `update_plan`."""
     db.execute(f"CREATE TABLE known ({_KNOWN})")
     db.register("finished", pa.table({"shard": pa.array(sorted(done), pa.int32())}))
+    db.register("retried", pa.table({"image_id": pa.array(list(retried), pa.string())}))
     for number, part in enumerate(parts):
         db.register("part", read_part(part))
         gone = f"became IS NOT DISTINCT FROM '{GONE}'"
         db.execute(
             f"INSERT INTO known SELECT image_id, uri, size, version, {gone}, "
-            f"shard IN (FROM finished), {number} FROM part"
+            f"shard IN (FROM finished) AND image_id NOT IN (FROM retried), {number} FROM part"
         )
 
 
@@ -81,8 +87,7 @@ def revise(
         db: with that table.
         parts: all of the plan that the table is of.
         shard_size: images per shard.
-        everything: False: only what changed in shards that are not done, which will be scored as it
-            is now in any case.
+        everything: False: only what changed and will be scored as it is now in any case.
     """
     if not everything:
         db.execute(f"DELETE FROM revised WHERE done OR became = '{GONE}'")

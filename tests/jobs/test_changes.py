@@ -119,6 +119,10 @@ def test_a_run_knows_what_it_was_begun_with(
     make_photo(50).save(photos / "a" / "photo-1.jpg")
     text = said(gazecore_here, "score", "--out", "run", "--retry-failed", *HERE)
     assert "1 that had a row before: 1 ok" in text
+    # The failed one is scored as it is now, and is no change that anybody must hear of.
+    assert "since they were planned" not in text
+    assert "since they were planned" not in said(gazecore_here, "score", "--out", "run", *HERE)
+    assert "is complete" in said(gazecore_here, "verify", "run")
     for option, why in (
         (("--density-factor", "4"), "density_factor: it has 2, now 4"),
         (("--limits.max-pixels", "7"), "limits.max_pixels: it has 100000, now 7"),
