@@ -10,12 +10,11 @@ from gazecore.images.formats import Limits
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """Caps per image, checked before decoding. By default the run's own; a new run's are those of
-    `Limits`.
+    """Caps per image, checked before decoding. By default the run's own.
 
     Attributes:
-        max_bytes: Bytes of the file, 134217728 where nobody says.
-        max_pixels: Width times height of the image, 100000000 where nobody says.
+        max_bytes: Bytes of the file; a new run's default is 134217728.
+        max_pixels: Width times height of the image; a new run's default is 100000000.
     """
 
     max_bytes: int | None = None
