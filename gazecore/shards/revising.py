@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 import duckdb
 import pyarrow as pa
 
-from gazecore.shards.plan import CHANGED, FIRST, GONE, REVISED, PlanPart
+from gazecore.shards.plan import CHANGED, FIRST, GONE, PLAN, REVISED, PlanPart
 from gazecore.storage import parquet_bytes
 
 _KNOWN = (
-    "image_id VARCHAR, uri VARCHAR, size BIGINT, version VARCHAR, gone BOOLEAN, done BOOLEAN, "
+    "image_id VARCHAR, uri VARCHAR, size BIGINT, version VARCHAR, became VARCHAR, done BOOLEAN, "
     "part INT"
 )
 
@@ -31,9 +31,8 @@ def know(
     db.register("retried", pa.table({"image_id": pa.array(list(retried), pa.string())}))
     for number, part in enumerate(parts):
         db.register("part", read_part(part))
-        gone = f"became IS NOT DISTINCT FROM '{GONE}'"
         db.execute(
-            f"INSERT INTO known SELECT image_id, uri, size, version, {gone}, "
+            f"INSERT INTO known SELECT image_id, uri, size, version, became, "
             f"shard IN (FROM finished) AND image_id NOT IN (FROM retried), {number} FROM part"
         )
 
@@ -50,6 +49,9 @@ def read_part(part: PlanPart) -> pa.Table:
 def compare(db: duckdb.DuckDBPyConnection, listed: str, is_whole: bool) -> tuple[int, int]:
     """Fill the table `revised` with the planned images that are not as they were.
 
+    One that has no row yet, or one that is retried, is as if it had been planned like this: its
+    `became` stays null.
+
     Args:
         db: with the table `known`.
         listed: what reads the listing, in SQL.
@@ -60,15 +62,16 @@ def compare(db: duckdb.DuckDBPyConnection, listed: str, is_whole: bool) -> tuple
     """
     db.execute(
         "CREATE TABLE revised AS SELECT image_id, part, done, now.size AS size, "
-        f"now.version AS version, '{CHANGED}' AS became FROM known JOIN (SELECT image_id, "
-        f"first(size) AS size, first(version) AS version FROM {listed} GROUP BY image_id) now "
-        "USING (image_id) "
-        "WHERE gone OR now.size <> known.size OR now.version <> known.version"
+        "now.version AS version, "
+        f"CASE WHEN done OR known.became IS NOT NULL THEN '{CHANGED}' END AS became FROM known "
+        "JOIN (SELECT image_id, first(size) AS size, first(version) AS version "
+        f"FROM {listed} GROUP BY image_id) now USING (image_id) "
+        f"WHERE known.became = '{GONE}' OR now.size <> known.size OR now.version <> known.version"
     )
     if is_whole:
         db.execute(
             f"INSERT INTO revised SELECT image_id, part, done, size, version, '{GONE}' FROM known "
-            f"ANTI JOIN {listed} listed USING (image_id) WHERE NOT gone"
+            f"ANTI JOIN {listed} listed USING (image_id) WHERE became IS DISTINCT FROM '{GONE}'"
         )
     counts = dict(
         db.execute(
@@ -105,6 +108,7 @@ def revise(
             "LEFT JOIN (FROM revised WHERE part = ?) r USING (image_id) ORDER BY place",
             params=[number],
         ).to_arrow_table()
-        table = merged.select(REVISED.names).cast(REVISED)
+        schema = PLAN if merged["became"].null_count == merged.num_rows else REVISED
+        table = merged.select(schema.names).cast(schema)
         table = table.replace_schema_metadata({FIRST: str(part.first_shard).encode()})
         part.location.publish(parquet_bytes(table, row_group_size=shard_size))

@@ -25,7 +25,7 @@ from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.containers import KINDS, jpegs, write_container
-from tests.scoring import Loaded, make_run, score_run
+from tests.scoring import Loaded, files, make_run, score_run
 
 
 def replan(run: Run, source: Path, rescan: bool = False) -> PlanSummary:
@@ -120,6 +120,9 @@ def test_of_shards_that_are_not_done_what_changed_is_scored_once_and_what_is_gon
         r for s in shards(run) for r in s.images.to_pylist() if r["image_id"] == "a/photo-1.jpg"
     ]
     assert row["version"] == str((photos / "a" / "photo-1.jpg").stat().st_mtime_ns)
+    assert files(run) == files(make_run(tmp_path / "fresh", photos)) | {
+        "run.json": (tmp_path / "run" / "run.json").read_bytes()
+    }
     (photos / "b" / "photo-4.jpg").unlink()
     replan(run, photos, rescan=True)
     tally = score_run(run, tiny)
