@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from gazecore.shards.clock import PHASES, Times, verdict
+from gazecore.shards.plan import GONE
 from gazecore.shards.tally import Tally
 from gazecore.wording import counted
 
@@ -133,19 +134,25 @@ def summary_rows(
     rows = [("done before", f"{before:,}{_of_which(failed_before)}")] if before else []
     rows.append((did, f"{tally.ok:,}"))
     for error, count in sorted(tally.errors.items(), key=lambda item: -item[1]):
-        rows.append(("failed", f"{count:,}  {error}"))
+        rows.append((GONE if error == GONE else "failed", f"{count:,}  {_words(error)}"))
     for shard, reason in itertools.islice(tally.failed_shards.items(), MAX_NAMED):
         rows.append(("not done", f"shard {shard}: {reason}; the same command tries it again"))
     if len(tally.failed_shards) > MAX_NAMED:
         more = len(tally.failed_shards) - MAX_NAMED
         rows.append(("not done", f"{counted(more, 'more shards')} (shard_error in the log)"))
     if any(tally.retried):
-        rows.append(("retried", f"{sum(tally.retried):,} that had failed: {tally.retried[0]:,} ok"))
+        rows.append(
+            ("retried", f"{sum(tally.retried):,} that had a row before: {tally.retried[0]:,} ok")
+        )
     if tally.deaths:
         rows.append(("actors lost", f"{tally.deaths}, replaced"))
     rate = (tally.ok + tally.failed) / seconds
     rows.append(("time", f"{clock(seconds)}, {rate:.1f} images/s with start-up"))
     return rows + phase_rows(tally.times)
+
+
+def _words(error: str) -> str:
+    return "no longer in the input" if error == GONE else error
 
 
 def _of_which(failed: int | None) -> str:

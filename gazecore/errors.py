@@ -17,7 +17,8 @@
         ├── TooLarge         too_large
         ├── DecodeError      decode_error
         ├── NotFinite        not_finite
-        └── Crashed          crashed
+        ├── Crashed          crashed
+        └── Gone             gone; becomes a `gone` row
 
 Messages are one line: what is wrong, where, and what to do. Secrets are blacked out in them.
 """
@@ -163,6 +164,12 @@ class Crashed(ImageError):
     """The process that scored this image died, each time it was tried."""
 
     code = "crashed"
+
+
+class Gone(ImageError):
+    """The image was planned, and is no longer in the input."""
+
+    code = "gone"
 
 
 class Interrupted(KeyboardInterrupt):

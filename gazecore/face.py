@@ -45,6 +45,7 @@ def score(
     shard_size: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    rescan: bool = False,
     executor: local.Executor = local.run,
     report: Callable[[Tally], None] = lambda tally: None,
 ) -> Results:
@@ -59,7 +60,7 @@ def score(
         out: the run directory to write or continue.
         model, centerbias, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
-        shard_size, limit, retry_failed: as `ScoringOptions` has them.
+        shard_size, limit, retry_failed, rescan: as `ScoringOptions` has them.
         executor: what computes: this process, without Ray, or `cluster.driver.at(ADDRESS)`.
         report: is called now and then with what was done so far.
 
@@ -76,16 +77,18 @@ def score(
         density_factor,
         limit=limit,
         retry_failed=retry_failed,
+        rescan=rescan,
     )
     scoring = Request(str(source), str(out), options).begin()
     if scoring.to_do:
-        tally = executor(scoring.run, scoring.config, report, scoring.again())
+        tally = executor(scoring.run, scoring.config, report, scoring.parts_again())
         if tally.failed_shards:
             shard, why = next(iter(tally.failed_shards.items()))
             raise RunFailed(
                 f"{len(tally.failed_shards)} shards could not be done, such as {shard}: {why}; the "
                 "same call tries them again"
             )
+    scoring.end()
     return Results(scoring.run)
 
 

@@ -81,6 +81,8 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     out.print(f"{counted(found.ok, 'densities')} in {target.uri}", soft_wrap=True)
     if found.failed:
         out.print(f"left out: {counted(found.failed, 'images')} that failed, without a density")
+    if found.gone:
+        out.print(f"left out: {counted(found.gone, 'images')} no longer in the input")
     if found.missing:
         out.print(f"left out: {counted(found.missing, 'images')} not scored yet")
     return 0

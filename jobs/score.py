@@ -13,6 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg
 from cluster.layout import ClusterConfig
 from gazecore.errors import InputError
 from gazecore.results.settings import ScoringOptions
+from gazecore.wording import counted
 from jobs.command import keeping, run_command
 from jobs.compact import compact_large
 from jobs.console import LOADING, err, show_rows
@@ -27,13 +28,16 @@ class ScoreOptions:
     was interrupted, and picks up images that are new in the input.
     """
 
-    input: Positional[Annotated[str, arg(metavar="INPUT")]]
+    out: str
+    """The run directory to write or continue. Local or any fsspec URI."""
+    input: Positional[
+        Annotated[str | None, arg(metavar="INPUT", help_behavior_hint="(optional)")]
+    ] = None
     """Folder, prefix, glob, image, container (.tar, .tar.gz, .zip; .parquet or .arrow with a column
     of images), or list (.parquet, .csv, .tsv or .jsonl with a column `uri` or the like and perhaps
     `image_id`; .txt with one URI per line). Local or any fsspec URI, such as s3://bucket/photos.
-    An image in a container is named like s3://bucket/train.tar#a/1.jpg, or train.parquet#17."""
-    out: str
-    """The run directory to write or continue. Local or any fsspec URI."""
+    An image in a container is named like s3://bucket/train.tar#a/1.jpg, or train.parquet#17. A run
+    that goes on knows its input, and all that it was begun with: `gazecore score --out RUN`."""
     scoring: UseAppendAction[Annotated[ScoringOptions, arg(name="")]] = field(
         default_factory=ScoringOptions
     )
@@ -44,6 +48,9 @@ class ScoreOptions:
     """For --dry-run: images per second of one actor, as a trial with --limit shows it. With
     --actors it is multiplied by their number. Without it the hours are those at the rate of the
     run's newest shards, if it has any."""
+    uncompacted: bool = False
+    """Leave the rows in the files of their shards, where a run of more than 256 shards would end
+    with what `gazecore compact` does."""
     cluster: OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -52,7 +59,8 @@ class ScoreOptions:
 
 
 if TYPE_CHECKING:
-    from gazecore.scoring import Request
+    from gazecore.scoring import Request, Scoring
+    from gazecore.shards.planning import PlanSummary
 
 MIN_RATE = 0.001
 
@@ -81,23 +89,51 @@ def score(options: ScoreOptions) -> int:
             found, again = request.estimate()
         size, actors = request.settings.shard_size, options.cluster.bounds()[1] or 1
         rows = estimate_rows(found, size, again, options.rate, actors)
-        show_rows(rows + input_rows(request))
+        if options.scoring.rescan:
+            of = f"{found.plan.changed:,} changed and {found.plan.gone:,} deleted"
+            rows.append(("rescan", f"{of} since they were planned, besides what is to do"))
+        show_rows(rows + plan_rows(found.plan, options.scoring) + input_rows(request))
         return 0
     with err.status("planning"), keeping(lambda: "the same command plans again"):
         scoring = request.begin()
     tally, rows, has_scores = score_images(
-        "score", scoring, options.input, options.cluster, started
+        "score", scoring, request.settings.input, options.cluster, started
     )
-    rows += input_rows(request)
-    if scoring.failed == {}:
-        rows.append(("retried", "nothing: no row was failed"))
+    rows += again_rows(scoring) + plan_rows(scoring.plan, options.scoring) + input_rows(request)
     rows.append(("results", scoring.run.location.uri))
     if has_scores:
         rows.append(("ask", ask(scoring.run.location.uri)))
     show_rows(rows)
-    if has_scores and not tally.failed_shards:
+    if has_scores and not tally.failed_shards and not options.uncompacted:
         compact_large(scoring.run, scoring.plan.shards)
     return 1 if tally.failed_shards else 0
+
+
+def again_rows(scoring: "Scoring") -> list[tuple[str, str]]:
+    """What was taken up again, labelled."""
+    from gazecore.shards.plan import CHANGED, GONE
+
+    rows, again = [], scoring.again
+    if again.failed == {}:
+        rows.append(("retried", "nothing: no row was failed"))
+    if again.outdated is not None:
+        of = sum(again.outdated.values(), Counter[str]())
+        rows.append(("rescanned", f"{of[CHANGED]:,} changed, {of[GONE]:,} deleted"))
+    if again.asked:
+        rows.append(("named", counted(sum(map(len, again.asked.values())), "images")))
+    return rows
+
+
+def plan_rows(plan: "PlanSummary", asked: ScoringOptions) -> list[tuple[str, str]]:
+    """What is not in the input as it was planned, labelled."""
+    from gazecore.results.noticed import Noticed
+
+    rows = []
+    if 0 < plan.added < plan.images:
+        rows.append(("new", f"{counted(plan.added, 'images')} that came into the input"))
+    if plan.changed + plan.gone and not asked.rescan:
+        rows.append(("input", str(Noticed(plan.changed, plan.gone))))
+    return rows
 
 
 def input_rows(request: "Request") -> list[tuple[str, str]]:

@@ -77,6 +77,8 @@ def watch(run: "Run", every: float) -> None:
 
 def status_rows(run: "Run", counts: "Status") -> list[tuple[str, str]]:
     """All that is known, labelled."""
+    from gazecore.results.noticed import read_noticed
+
     rows = [
         ("input", run.settings.input),
         ("model", model_name(run)),
@@ -85,6 +87,8 @@ def status_rows(run: "Run", counts: "Status") -> list[tuple[str, str]]:
         ("missing", f"{counts.missing:,}"),
         ("failed", f"{counts.failed:,}"),
         *(("", f"{count:,}  {error}") for error, count in counts.errors.items()),
+        *([("gone", f"{counts.gone:,} are no longer in the input")] if counts.gone else []),
+        *([("noticed", str(noticed))] if (noticed := read_noticed(run)) else []),
         ("rate", f"{counts.rate:.1f} images/s" if counts.rate else "not known yet"),
     ]
     if counts.rate and counts.missing:
@@ -105,7 +109,7 @@ def status_line(counts: "Status") -> str:
     """What changes while a run goes on, on one line."""
     words = [
         time.strftime("%H:%M:%S"),
-        f"{counts.ok + counts.failed:,} of {counted(counts.images, 'images')} done",
+        f"{counts.images - counts.missing:,} of {counted(counts.images, 'images')} done",
         f"{counts.failed:,} failed",
         f"{counts.rate:.1f} images/s" if counts.rate else "rate not known yet",
     ]

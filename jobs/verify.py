@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def verify(options: VerifyOptions) -> int:
     """Check and print."""
+    from gazecore.results.noticed import read_noticed
     from gazecore.results.run import open_run
     from gazecore.results.status import run_status
     from gazecore.results.verify import problems
@@ -42,9 +43,12 @@ def verify(options: VerifyOptions) -> int:
         out.print(f"{counted(wrong, 'problems')} in {run.location.uri}", soft_wrap=True)
         return 1
     counts = run_status(run)
+    gone = f"{counts.gone:,} gone, " if counts.gone else ""
+    if noticed := read_noticed(run):
+        out.print(f"noticed: {noticed}", soft_wrap=True)
     out.print(
         f"{run.location.uri} is complete: {counted(counts.images, 'images')}, {counts.ok:,} ok, "
-        f"{counts.failed:,} failed, {counted(counts.shards, 'shards')}",
+        f"{counts.failed:,} failed, {gone}{counted(counts.shards, 'shards')}",
         soft_wrap=True,
     )
     return 0

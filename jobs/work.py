@@ -3,7 +3,7 @@ end."""
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def work_off(
     images: int,
     kept: int,
     again: Iterable[Shard] = (),
-    failed: Mapping[int, int] = {},
+    taken_up: int = 0,
 ) -> Tally:
     """Process what is not done.
 
@@ -48,7 +48,7 @@ def work_off(
         source: where the images are.
         images: planned.
         kept: of them, those that had a row before.
-        failed: shards with images that are tried again, and how many.
+        taken_up: of those, images that are taken up again.
 
     Raises:
         Interrupted: somebody ended it before it was done.
@@ -57,7 +57,7 @@ def work_off(
     from gazecore.shards.stop import Stop
 
     title = {"features": command}.get(command, "scoring")
-    done, tally = kept - sum(failed.values()), Tally()
+    done, tally = kept - taken_up, Tally()
     here = cluster.is_here or _is_small(planned, cluster, source, images - done)
     where = planned.location.uri
 
@@ -106,7 +106,7 @@ def score_images(
     from cluster.progress import summary_rows
     from gazecore.results.status import count_failed
 
-    tally, failed = Tally(), scoring.failed or {}
+    tally, again = Tally(), scoring.again
     if scoring.to_do:
         tally = work_off(
             command,
@@ -116,10 +116,12 @@ def score_images(
             source=source,
             images=scoring.plan.images,
             kept=scoring.kept,
-            again=scoring.again(),
-            failed=failed,
+            again=scoring.parts_again(),
+            taken_up=again.total(),
         )
-    before = count_failed(scoring.run, scoring.before) if scoring.failed is None else 0
+    if not tally.failed_shards:
+        scoring.end()
+    before = count_failed(scoring.run, scoring.before) if not again.total() else 0
     seconds = time.monotonic() - started
     rows = summary_rows(tally, "scored", scoring.done, seconds, before)
     return tally, rows, scoring.done + tally.ok > (before or 0)

@@ -57,7 +57,7 @@ def estimate(run: Run, listing: Iterator[pa.RecordBatch], limit: int | None) -> 
         for part in parts:
             name = part.location.path.rpartition("/")[2]
             (draft.plan / name).publish(part.location.read_bytes())
-        plan = update_plan(draft, listing, limit)
+        plan = update_plan(draft, listing, limit, done=written)
         images, count, sized, size = _count(draft, written)
     per_image = DENSITY_BYTES[run.settings.density_factor] + SCORE_BYTES
     rate = commit_rate(parts, written, begin_time(run))

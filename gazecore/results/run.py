@@ -21,7 +21,7 @@ from gazecore.storage import TEMPORARY_SUFFIX, Location
 MAX_SHARD_SIZE = 65_536
 """A shard is held in memory: 2.6 KB an image, at a density factor of 1 20 KB."""
 
-_NOTE = "about_model"
+_NOTE, _GIVEN = "about_model", "options"
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,58 @@ class ModelNote:
     trained_on: str = ""
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a run was begun with besides its settings, for whoever goes on with it and leaves it
+    out.
+
+    Attributes:
+        model, centerbias, backbone_weights: as `ScoringOptions` has them; paths are absolute.
+        allow, include, exclude, uri_column, id_column: how its input is listed, likewise.
+    """
+
+    model: str = ""
+    centerbias: str | None = None
+    backbone_weights: str | None = None
+    allow: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    uri_column: str | None = None
+    id_column: str | None = None
+
+
 class Run(ShardedDirectory):
-    """A run directory, the settings in its run.json, and the model's name if that has one."""
+    """A run directory, the settings in its run.json, the model's name if that has one, and what
+    else it was begun with; None where nobody noted it."""
 
     def __init__(
-        self, location: Location, settings: RunSettings, model: ModelNote = ModelNote()
+        self,
+        location: Location,
+        settings: RunSettings,
+        model: ModelNote = ModelNote(),
+        given: Given | None = None,
     ) -> None:
         super().__init__(location, settings.shard_size, outcomes="scores", results="densities")
         self.settings = settings
         self.model = model
+        self.given = given
         self.scores = self.outcomes
         self.densities = self.results
 
 
-def begin_run(location: Location, settings: RunSettings, model: ModelNote = ModelNote()) -> Run:
+def begin_run(
+    location: Location,
+    settings: RunSettings,
+    model: ModelNote = ModelNote(),
+    given: Given | None = None,
+) -> Run:
     """Start a run, or go on with one that has the same settings.
 
     Args:
         location: of the run.
         settings: what decides its results.
         model: what a new run calls its model.
+        given: what else a new run is begun with.
 
     Raises:
         RunMismatch: run.json names other settings, which the message lists, or the directory
@@ -92,6 +124,7 @@ def begin_run(location: Location, settings: RunSettings, model: ModelNote = Mode
         "schema_version": VERSION,
         "gazecore_version": gazecore.__version__,
         _NOTE: asdict(model),
+        **({_GIVEN: asdict(given)} if given else {}),
     }
     claim(location / "run.json", asdict(settings), notes)
     run.remove_temporaries()
@@ -104,17 +137,15 @@ def find_run(location: Location, settings: RunSettings) -> Run:
     if marker.exists():
         run = open_run(location)  # of this format, and readable
         refuse_others(marker, asdict(settings))
-        return Run(location, settings, run.model)
+        return Run(location, settings, run.model, run.given)
     if any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
         raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
     return Run(location, settings)
 
 
-def begun_shard_size(location: Location) -> int | None:
-    """Images per shard of the run that is there, if one is. Raises InputError as `open_run`."""
-    if not (location / "run.json").exists():
-        return None
-    return open_run(location).settings.shard_size
+def begun_run(location: Location) -> Run | None:
+    """The run that is there, if one is. Raises InputError as `open_run`."""
+    return open_run(location) if (location / "run.json").exists() else None
 
 
 def open_run(location: Location) -> Run:
@@ -128,12 +159,17 @@ def open_run(location: Location) -> Run:
             )
         note = content.get(_NOTE, {})  # which runs of gazecore 0.1 do not have
         model = ModelNote(**{key: str(note.get(key, "")) for key in asdict(ModelNote())})
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content.get(_GIVEN, {}).items()
+        }
         settings = RunSettings(
             **{key: content[key] for key in RunSettings.__dataclass_fields__ if key != "limits"},
             limits=Limits(**content["limits"]),
         )
+        options = Given(**given) if given else None
     except FileNotFoundError:
         raise InputError(f"{location.uri} is not a run directory: it has no run.json") from None
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{location.uri}/run.json cannot be read: {one_line(error)}") from error
-    return Run(location, settings, model)
+    return Run(location, settings, model, options)

@@ -1,20 +1,38 @@
 """What people choose of a scoring."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from gazecore.errors import InputError
-from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
+from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
-from gazecore.model.spec import DEFAULT
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """Caps per image, checked before decoding. By default the run's own.
+
+    Attributes:
+        max_bytes: Bytes of the file; a new run's default is 134217728.
+        max_pixels: Width times height of the image; a new run's default is 100000000.
+    """
+
+    max_bytes: int | None = None
+    max_pixels: int | None = None
+
+    def over(self, others: Limits) -> Limits:
+        """The caps, and those of others where nothing is said. Raises InputError as `Limits`."""
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(others, **said)
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
     """How images are scored."""
 
-    model: str = DEFAULT
-    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
+    model: str | None = None
+    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout). By default the
+    run's own; a new run's is `default`."""
     centerbias: str | None = None
     """Where people look before they see what is there, instead of what the model learned on
     photographs: `uniform`, for pages and frames without a centre; a corpus or a bundle with a
@@ -28,8 +46,9 @@ class ScoringOptions:
     display_size: DisplaySize | None = None
     """Longer side at which images are shown to the model; `native` keeps each image's own. By
     default what the model was trained at."""
-    density_factor: int = DEFAULT_FACTOR
-    """Grid cells per stored density cell and direction: 4 (about 3 KB an image), 2 or 1."""
+    density_factor: int | None = None
+    """Grid cells per stored density cell and direction: 4 (about 3 KB an image), 2 or 1. By default
+    the run's own; a new run's is 4."""
     allow: tuple[str, ...] = ()
     """What a list may name besides its own storage, such as `https`, `gs`, or `file` for local
     paths; once for each. A list on this machine may name local paths, object storage and the web
@@ -46,7 +65,7 @@ class ScoringOptions:
     id_column: str | None = None
     """The column of ids. By default a list's `image_id`, else the URI; of a Parquet file with
     images the number of the row."""
-    limits: Limits = field(default_factory=Limits)
+    limits: LimitOptions = field(default_factory=LimitOptions)
     decode: Literal["cpu", "gpu"] = "cpu"
     """Where JPEGs are decoded, if the model is on a GPU: `gpu` is for machines with few cores to a
     GPU. The pixels differ by a level here and there, and damage within a JPEG may go unnoticed."""
@@ -55,6 +74,13 @@ class ScoringOptions:
     retry_failed: bool = False
     """After what is missing, take up the images again that failed in an earlier run of this
     command. Rows of those that are fine now are replaced, the others stay failed."""
+    rescan: bool = False
+    """After what is missing, take up the images again that were overwritten since they were
+    planned, and mark those that are no longer in the input as `gone`. Without it they are
+    counted."""
+    only: str | None = None
+    """Score just these images of the run again, whatever their rows say: a text file with an
+    image_id, URI or path on each line. Nothing is listed, and nothing else is taken up."""
     fail_unanswered: bool = False
     """Images that the storage does not answer for, while it does for most others of their shard,
     become failed rows (storage_error) on the shard's third try. By default the shard is left for
@@ -63,3 +89,5 @@ class ScoringOptions:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be positive, not {self.limit}")
+        if self.only is not None and (self.rescan or self.retry_failed or self.limit is not None):
+            raise InputError("--only goes without --rescan, --retry-failed and --limit")

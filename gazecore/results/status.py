@@ -12,7 +12,7 @@ from gazecore.results.rate import begin_time, commit_rate
 from gazecore.results.run import Run
 from gazecore.results.schema import SCORES
 from gazecore.shards.directory import ShardedDirectory, shard_name
-from gazecore.shards.plan import PlanPart, plan_parts, require_plan
+from gazecore.shards.plan import GONE, PlanPart, plan_parts, require_plan
 from gazecore.shards.tally import OK
 from gazecore.tables import read_table
 
@@ -26,7 +26,7 @@ class Status:
 
     Attributes:
         images, shards: planned.
-        ok, failed: images by the status of their row.
+        ok, failed, gone: images by the status of their row.
         shards_done: shards that have rows.
         errors: failed images by error class, the most frequent first.
         rate: images per second of late; None: not known yet.
@@ -41,11 +41,12 @@ class Status:
     errors: dict[str, int]
     rate: float | None
     last_commit: float | None
+    gone: int = 0
 
     @property
     def missing(self) -> int:
         """Planned images without a row."""
-        return self.images - self.ok - self.failed
+        return self.images - self.ok - self.failed - self.gone
 
     @property
     def is_complete(self) -> bool:
@@ -79,7 +80,9 @@ class RunCounter:
             self._total.update(counts)
             self._counts[number] = counts
         self._written = written
-        failed = {error: n for error, n in self._total.most_common() if error != OK and n}
+        failed = {
+            error: n for error, n in self._total.most_common() if error not in (OK, GONE) and n
+        }
         return Status(
             images=sum(part.images for part in self._parts),
             ok=self._total[OK],
@@ -89,6 +92,7 @@ class RunCounter:
             errors=failed,
             rate=commit_rate(self._parts, written, self._begun),
             last_commit=max(written.values(), default=0.0) or None,
+            gone=self._total[GONE],
         )
 
 
@@ -131,6 +135,6 @@ def count_failed(planned: ShardedDirectory, numbers: Collection[int]) -> int | N
         return None
     try:
         counts = error_counts(planned, sorted(numbers))
-        return sum(found.total() - found[OK] for _, found in counts)
+        return sum(found.total() - found[OK] - found[GONE] for _, found in counts)
     except (GazecoreError, OSError):
         return None

@@ -1,7 +1,7 @@
 """Does a run directory hold what it promises?"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import duckdb
 import numpy as np
@@ -23,12 +23,22 @@ from gazecore.results.compacted import (
 )
 from gazecore.results.database import database, parquet, said
 from gazecore.results.files import list_files
+from gazecore.results.noticed import NAME
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, read_densities
+from gazecore.results.write import read_scores
 from gazecore.shards.directory import DIGEST, digest, shard_name, shard_numbers
-from gazecore.shards.plan import PLAN, PlanPart, Shard, part_names, part_reader, plan_part
+from gazecore.shards.plan import (
+    GONE,
+    PLAN,
+    REVISED,
+    PlanPart,
+    Shard,
+    part_names,
+    part_reader,
+    plan_part,
+)
 from gazecore.storage import Location
-from gazecore.tables import read_table
 from gazecore.wording import counted
 
 _ROUNDING = 1e-3
@@ -70,7 +80,7 @@ def problems(run: Run) -> Iterator[str]:
     for part in parts:
         try:
             read = part_reader(part)
-            yield from _column_problems(part.location, PLAN)
+            yield from _column_problems(part.location, PLAN, REVISED.names)
         except (OSError, InputError) as error:
             yield one_line(error)
             continue
@@ -119,17 +129,23 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     tables = []
     for folder, schema in ((run.scores, SCORES), (run.densities, DENSITIES)):
         try:
-            tables.append(
-                read_densities(folder / name)
-                if schema is DENSITIES
-                else read_table(folder / name, schema)
-            )
+            if schema is DENSITIES:
+                tables.append(read_densities(folder / name))
+            else:
+                table, before = read_scores(run, shard.number)
+                tables.append(table)
             yield from _column_problems(folder / name, schema)
         except (OSError, InputError) as error:
             yield one_line(error)
     if len(tables) < 2:
         return
     scores, densities = tables
+    left = {i for i, now in shard.as_of.items() if before.get(i) != now}
+    if left:
+        yield (
+            f"scores/{name} has {counted(len(left), 'rows')} of images that changed or are gone: a "
+            "rescan was not finished; `gazecore score --rescan` goes on"
+        )
     for column in ("image_id", "uri"):
         if scores[column] != shard.images[column]:
             yield f"scores/{name}: its {column}s are not those of the plan"
@@ -143,10 +159,11 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     if [i for i in stored if i not in early] != list(sizes):
         yield f"densities/{name}: its images are not the `ok` ones of the scores"
         return
-    if early:
+    if early - left:
         yield (
-            f"densities/{name} has {counted(len(early), 'densities')} of images that are `failed` "
-            "in the scores: a retry was interrupted; `gazecore score --retry-failed` mends it"
+            f"densities/{name} has {counted(len(early - left), 'densities')} of images that are "
+            "`failed` in the scores: a retry was interrupted; `gazecore score --retry-failed` "
+            "mends it"
         )
     for row in densities.to_pylist():
         if row["image_id"] not in early:
@@ -156,6 +173,8 @@ def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
                 total = float(np.exp(decode(values, row["log_offset"])).sum())
             if not abs(total - 1) < 1e-6:
                 yield f"{where} sums to {total:.6g}, not 1"
+            elif row["image_id"] in left:
+                continue  # its density goes before its row
             elif sizes[row["image_id"]] != (row["height"], row["width"]):
                 yield f"{where} has another size than its scores"
 
@@ -198,7 +217,9 @@ def _sound(scores: pa.Table) -> np.ndarray:
     for name in ("error", "error_message"):
         has_failed &= np.array([bool(text) for text in scores[name].to_pylist()], dtype=bool)
     status = np.array(scores["status"].to_pylist(), dtype=object)
-    sound: np.ndarray = np.where(status == "ok", is_ok, (status == "failed") & has_failed)
+    error = np.array(scores["error"].to_pylist(), dtype=object)
+    has_failed &= ((status == "failed") & (error != GONE)) | ((status == GONE) & (error == GONE))
+    sound: np.ndarray = np.where(status == "ok", is_ok, has_failed)
     return sound
 
 
@@ -241,12 +262,14 @@ def _compacted_problems(run: Run, table: Table) -> Iterator[str]:
         yield f"compacted {table} are not as many as were written"
 
 
-def _column_problems(location: Location, schema: pa.Schema) -> Iterator[str]:
+def _column_problems(
+    location: Location, schema: pa.Schema, also: Sequence[str] = ()
+) -> Iterator[str]:
     def columns(file: pq.ParquetFile) -> list[str]:
         names: list[str] = file.schema_arrow.names
         return names
 
-    if (names := location.read_parquet(columns)) != schema.names:
+    if (names := location.read_parquet(columns)) != schema.names and names != also:
         yield f"{location.uri}: its columns are {', '.join(names)}"
 
 
@@ -262,7 +285,7 @@ def _strays(run: Run, planned: range) -> Iterator[str]:
         if name not in parts:
             yield f"plan/{name} does not belong to the run"
     for name in run.location.names():
-        if name not in {"run.json", "plan", "scores", "densities", "compacted"}:
+        if name not in {"run.json", "plan", "scores", "densities", "compacted", NAME}:
             yield f"{name} does not belong to the run"
     for name in home(run).names():
         if not COMPACTED.fullmatch(name):

@@ -178,7 +178,7 @@ class Dispatcher:
         done = planned.shards_done()
 
         def missing(number: int) -> bool:
-            return number not in done
+            return planned.takes_missing and number not in done
 
         front, back = shards(planned, missing), shards(planned, missing, backwards=True)
         self._queue = Queue(front, back, iter(again))

@@ -29,6 +29,8 @@ class ShardedDirectory:
         plan: where the plan's parts are.
         outcomes: one row for every planned image; a shard is done when its file is here.
         results: one row for every image that ended well.
+        takes_missing: executors take up shards that are not done; False: only what they are given
+            besides.
     """
 
     def __init__(self, location: Location, shard_size: int, *, outcomes: str, results: str) -> None:
@@ -37,6 +39,7 @@ class ShardedDirectory:
         self.plan = location / "plan"
         self.outcomes = location / outcomes
         self.results = location / results
+        self.takes_missing = True
 
     def shards_done(self) -> set[int]:
         """Numbers of the shards whose outcomes file exists."""

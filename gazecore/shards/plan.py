@@ -1,13 +1,16 @@
 """The plan: every input image once, cut into shards.
 
-Parts are written one after the other and never changed. A part's Parquet row groups are its shards,
-in order; its metadata says which shard is the first. Planning again over the same input appends the
-images that are new, in new shards, so a plan whose making was interrupted is simply made again.
+Parts are written one after the other. A part's Parquet row groups are its shards, in order; its
+metadata says which shard is the first. Planning again over the same input appends the images that
+are new, in new shards, so a plan whose making was interrupted is simply made again. Which images a
+part has, and where, never changes; what was revised of them since is said by one more column
+(`shards.revising`), and then the part is replaced as a whole.
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +32,13 @@ PLAN = pa.schema(
 )
 """size: bytes; version: ETag or modification time. Both null where the input was a list."""
 
+CHANGED, GONE = "changed", "gone"
+"""What became of a planned image: it was overwritten, or is no longer in the input."""
+
+REVISED = PLAN.append(pa.field("became", pa.string()))
+"""A part of which images were revised: size and version are the newer ones, and `became` says what
+happened; null for images that are as they were planned."""
+
 FIRST = b"gazecore.first_shard"
 """Names the number of a part's first shard in its metadata."""
 _PART = re.compile(r"part-\d+\.parquet")
@@ -42,20 +52,31 @@ class Shard:
         number: in the plan.
         images: its rows, schema PLAN.
         is_part: it is done, and `images` are just those that are to be tried again.
+        as_of: what `as_of` gives for those of the images that were revised.
+        asked: images of a part whose rows are replaced whatever they are.
     """
 
     number: int
     images: pa.Table
     is_part: bool = False
+    as_of: Mapping[str, str] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Images that are not read, since they are no longer in the input."""
+        return frozenset(image_id for image_id, now in self.as_of.items() if now == GONE)
 
 
 @dataclass(frozen=True)
 class PlanPart:
-    """One file of the plan: where it is, its first shard, and the images in each of its shards."""
+    """One file of the plan: where it is, its first shard, the images in each of its shards, and
+    whether any of them were revised."""
 
     location: Location
     first_shard: int
     sizes: np.ndarray
+    is_revised: bool = False
 
     @property
     def shards(self) -> int:
@@ -98,11 +119,12 @@ def plan_part(location: Location) -> PlanPart:
                 sizes = np.array([metadata.row_group(g).num_rows for g in groups], dtype=np.int32)
                 if first < 0 or (sizes < 0).any():
                     raise ValueError("its shards are no numbers")
+                is_revised = "became" in metadata.schema.names
             except Exception as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise  # of the storage, not of the bytes
                 raise DamagedTable(f"{location.uri} is damaged: {one_line(error)}") from error
-    return PlanPart(location, first, sizes)
+    return PlanPart(location, first, sizes, is_revised)
 
 
 def require_plan(
@@ -167,8 +189,26 @@ def part_reader(part: PlanPart) -> Callable[[int], Shard]:
     def read(number: int) -> Shard:
         with part.location.refusing_damage():
             images = file.read_row_group(number - part.first_shard, use_threads=False)
-            if images.schema.types != PLAN.types or images.schema.names != PLAN.names:
+            kind = REVISED if "became" in images.schema.names else PLAN
+            if images.schema.types != kind.types or images.schema.names != kind.names:
                 raise ValueError(f"its columns are {images.schema}")
-        return Shard(number, images)
+        return Shard(number, images.select(PLAN.names), as_of=as_of(images))
 
     return read
+
+
+def as_of(images: pa.Table) -> dict[str, str]:
+    """Of the images that were revised, what their rows are to be as of: GONE, or what tells the
+    image's present version from others; `images` has the columns of PLAN or REVISED."""
+    if "became" not in images.column_names:
+        return {}
+    columns = (images[name].to_pylist() for name in ("image_id", "size", "version", "became"))
+    return {
+        image_id: GONE if became == GONE else _digest(size, version)
+        for image_id, size, version, became in zip(*columns, strict=True)
+        if became
+    }
+
+
+def _digest(size: int | None, version: str | None) -> str:
+    return hashlib.blake2b(f"{size} {version}".encode(), digest_size=8).hexdigest()

@@ -3,7 +3,7 @@
 import errno
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
+from gazecore.shards import revising
 from gazecore.shards.directory import ShardedDirectory
 from gazecore.shards.plan import FIRST, PLAN, plan_parts, require_plan
 from gazecore.storage import parquet_bytes
-from gazecore.tables import read_table
 
 SHARDS_PER_PART = 256
 
@@ -33,11 +33,15 @@ _THREADS = 2  # each needs memory of its own
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """How much is planned: images and shards in all, and images that this planning added."""
+    """How much is planned: images and shards in all, and images that this planning added; and how
+    many of those that have a row were overwritten since they were planned, and how many planned
+    ones are no longer in the input."""
 
     images: int
     shards: int
     added: int
+    changed: int = 0
+    gone: int = 0
 
 
 def choose_shard_size(
@@ -57,7 +61,12 @@ def choose_shard_size(
 
 
 def update_plan(
-    planned: ShardedDirectory, listing: Iterator[pa.RecordBatch], limit: int | None = None
+    planned: ShardedDirectory,
+    listing: Iterator[pa.RecordBatch],
+    limit: int | None = None,
+    revise: Callable[[int, int], None] | None = None,
+    done: Collection[int] | None = None,
+    retried: Collection[str] = (),
 ) -> PlanSummary:
     """Bring the plan up to date with the input.
 
@@ -68,13 +77,18 @@ def update_plan(
         planned: the directory.
         listing: batches of `images.listing.LISTED`.
         limit: take the listing's first images only.
+        revise: note in the plan which images changed, and which are gone; it is told how many
+            before. None: of shards that are not done only, and none as gone.
+        done: shards; None: those of the directory.
+        retried: image ids that are taken up again in any case, like those of shards not done.
 
     Raises:
         InputError: one image_id stands for two URIs.
         RunFailed: there is no room for temporary files.
     """
     known = plan_parts(planned)
-    require_plan(planned, known, planned.shards_done())
+    done = planned.shards_done() if done is None else done
+    require_plan(planned, known, done)
     images = sum(part.images for part in known)
     next_shard = known[-1].first_shard + known[-1].shards if known else 0
     before = images
@@ -84,11 +98,12 @@ def update_plan(
             config=DATABASE | {"threads": cores(_THREADS), "temp_directory": folder}
         ) as db:
             listed = f"read_parquet('{folder}/listed.parquet', file_row_number = true)"
-            db.execute("CREATE TABLE known (image_id VARCHAR, uri VARCHAR)")
-            for part in known:
-                db.register("part", read_table(part.location, PLAN, ["image_id", "uri"]))
-                db.execute("INSERT INTO known FROM part")
+            revising.know(db, known, done, retried)
             _refuse_conflicts(db, listed)
+            changed, gone = revising.compare(db, listed, is_whole=limit is None)
+            if revise and changed + gone:
+                revise(changed, gone)
+            revising.revise(db, known, planned.shard_size, everything=revise is not None)
             new = db.sql(
                 "SELECT image_id, uri, first(size) AS size, first(version) AS version "
                 f"FROM {listed} ANTI JOIN known USING (image_id) "
@@ -98,7 +113,7 @@ def update_plan(
             for number, rows in enumerate(pieces, start=len(known)):
                 next_shard += _write_part(planned, number, next_shard, rows)
                 images += rows.num_rows
-    return PlanSummary(images, next_shard, images - before)
+    return PlanSummary(images, next_shard, images - before, changed, gone)
 
 
 @contextmanager
@@ -130,8 +145,8 @@ def _spool(listing: Iterator[pa.RecordBatch], path: str, limit: int | None) -> N
 def _refuse_conflicts(db: duckdb.DuckDBPyConnection, listed: str) -> None:
     conflict = db.execute(
         "SELECT image_id, min(uri), max(uri) FROM "
-        f"(SELECT image_id, uri FROM {listed} UNION ALL FROM known) GROUP BY image_id "
-        "HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
+        f"(SELECT image_id, uri FROM {listed} UNION ALL SELECT image_id, uri FROM known) "
+        "GROUP BY image_id HAVING min(uri) <> max(uri) ORDER BY image_id LIMIT 1"
     ).fetchone()
     if conflict:
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from gazecore.errors import ImageError, one_line
+from gazecore.errors import Gone, ImageError, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput
 from gazecore.images.formats import Limits
@@ -73,11 +73,15 @@ class Stage(Protocol[Computed]):
         ...
 
     def commit(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
-        """Publish a shard: an outcome for every image, and the results, in the plan's order."""
+        """Publish a shard: an outcome for every image, and the results, in the plan's order.
+
+        Outcomes of images that were revised bear an `as_of` besides, see `shards.plan.as_of`.
+        """
         ...
 
     def mend(self, shard: int, outcomes: list[Row], results: list[Row]) -> None:
-        """Put these rows of images that were tried again in the place of their failed ones.
+        """Put these rows of images that were tried again in the place of their failed ones, of
+        those `as_of` another version, or of any that were `asked` for.
 
         Raises:
             InputError: images of this stage are not tried again, or the shard is damaged.
@@ -113,7 +117,7 @@ def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:
     return {
         "image_id": row["image_id"],
         "uri": row["uri"],
-        "status": "failed",
+        "status": "gone" if isinstance(error, Gone) else "failed",
         "error": error.code,
         "error_message": one_line(error),
     }

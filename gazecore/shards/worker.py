@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from gazecore.errors import Gone
 from gazecore.shards.pipeline import Pipeline
 from gazecore.shards.plan import Shard
-from gazecore.shards.stage import Row, StageConfig
+from gazecore.shards.stage import Row, StageConfig, failed_row
 from gazecore.shards.tally import OK, Done
 
 SHARDS_AT_ONCE = 2
@@ -60,8 +61,9 @@ class Worker:
         try:
             with self.clock.shard():
                 outcomes, results = self._pipeline.process(
-                    shard.images, crashed=crashed, last_try=last_try, on_image=count
+                    _there(shard), crashed=crashed, last_try=last_try, on_image=count
                 )
+                outcomes = _outcomes(shard, outcomes)
                 with self.clock.phase("write"):
                     commit(shard.number, outcomes, results)
         finally:
@@ -75,6 +77,27 @@ class Worker:
     def close(self) -> None:
         """End the threads."""
         self._pipeline.close()
+
+
+def _there(shard: Shard) -> pa.Table:
+    """The images that can be read."""
+    if not shard.gone:
+        return shard.images
+    ids = shard.images["image_id"].to_pylist()
+    return shard.images.filter(pa.array([image_id not in shard.gone for image_id in ids]))
+
+
+def _outcomes(shard: Shard, made: list[Row]) -> list[Row]:
+    """An outcome for each image, in the plan's order, with what `Stage.commit` and `Stage.mend` are
+    to know of it."""
+    if not (shard.as_of or shard.asked):
+        return made
+    rows, done = [], {row["image_id"]: row for row in made}
+    for planned in shard.images.select(["image_id", "uri"]).to_pylist():
+        image_id = planned["image_id"]
+        row = done.get(image_id) or failed_row(planned, Gone("it is no longer in the input"))
+        rows.append({**row, "as_of": shard.as_of.get(image_id), "asked": image_id in shard.asked})
+    return rows
 
 
 def _end(outcome: Row) -> str:

@@ -33,7 +33,7 @@ from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import BackboneSpec
 from gazecore.model.tiny import TINY_SPEC, TinyBackbone
 from gazecore.results.reader import Results
-from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.retry import Again, failed_images, outdated_images, parts_again
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.verify import problems
 from gazecore.results.write import commit_shard
@@ -46,7 +46,7 @@ from gazecore.shards.tally import Tally
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.processes import scoring_actors
-from tests.scoring import Scorer, files, make_run
+from tests.scoring import Scorer, files, make_run, score_run
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -218,11 +218,31 @@ def test_failed_images_are_tried_again_and_one_that_kills_its_actor_stays_failed
     run, fresh = runs
     failed = failed_images(run)
     assert failed == {0: 2}
-    stage, again = config(run, tiny_bytes), failed_parts(run, failed)
+    stage, again = config(run, tiny_bytes), parts_again(run, Again(failed))
     tally = cluster.driver.run(run, stage, again=again, layout=ActorLayout(1, 0, 1))
     assert (tally.ok, tally.errors, tally.retried) == (1, {"crashed": 1}, (1, 1))
-    assert ("retried", "2 that had failed: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
+    assert ("retried", "2 that had a row before: 1 ok") in summary_rows(tally, "scored", 9, 1.0)
     assert files(run) == files(fresh)
+    assert list(problems(run)) == []
+
+
+@pytest.mark.slow
+def test_images_that_changed_are_scored_again_by_actors_and_deleted_ones_are_gone(
+    photos: Path, tmp_path: Path, tiny: DeepGaze, tiny_bytes: bytes
+) -> None:
+    run = make_run(tmp_path / "run", photos)
+    score_run(run, tiny)
+    make_photo(50, 120, 80).save(photos / "a" / "photo-1.jpg")
+    (photos / "b" / "photo-0.jpg").unlink()
+    listed = list_images(str(photos))
+    plan = update_plan(run, listed, revise=lambda changed, gone: None)
+    assert (plan.changed, plan.gone) == (1, 1)
+    again = parts_again(run, Again(outdated=outdated_images(run)))
+    tally = cluster.driver.run(
+        run, config(run, tiny_bytes), again=again, layout=ActorLayout(1, 0, 1)
+    )
+    assert (tally.ok, tally.errors, tally.failed_shards) == (1, {"gone": 1}, {})
+    assert outdated_images(run) == {}
     assert list(problems(run)) == []
 
 

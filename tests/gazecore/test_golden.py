@@ -71,7 +71,8 @@ def test_a_run_is_what_it_was(
     tmp_path: Path, tiny_file: str, to_the_byte: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingRecord, "trained_on", lambda self: "nothing")
-    monkeypatch.setattr("gazecore.scoring.redact", lambda name: "tiny")
+    for module in ("scoring", "results.continued"):
+        monkeypatch.setattr(f"gazecore.{module}.redact", lambda name: "tiny")
     out = tmp_path / "run"
     scoring = Request(INPUT, str(out), ScoringOptions(tiny_file, shard_size=3)).begin()
     assert local.run(scoring.run, scoring.config).ok == 7

@@ -14,7 +14,7 @@ from gazecore.errors import InputError, KeysRefused, RunFailed
 from gazecore.images.listing import list_images
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.reader import Results
-from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.retry import Again, failed_images, parts_again
 from gazecore.results.run import Run
 from gazecore.results.verify import problems
 from gazecore.scoring import ScoringConfig, ScoringStage
@@ -66,7 +66,7 @@ def test_failed_images_are_tried_again(photos: Path, tmp_path: Path, tiny: DeepG
     score_run(runs[0], tiny)
     mended.write_bytes(picture)
     score_run(runs[1], tiny)
-    again = failed_parts(runs[0], failed_images(runs[0]))
+    again = parts_again(runs[0], Again(failed_images(runs[0])))
     stage = ScoringStage(tiny, runs[0])
     tally = local.run(runs[0], Loaded(runs[0].location.uri, stage), again=again)
     assert (tally.ok, tally.retried) == (1, (1, 0))

@@ -101,5 +101,9 @@ def test_a_run_with_another_centre_bias_is_another_models(
         assert row["information_bits"] == pytest.approx(row["concentration_bits"], abs=1e-4)
         expected = model.predict(row["uri"]).statistics["information_bits"]
         assert row["information_bits"] == pytest.approx(expected, abs=1e-4)
+    # Left out, it is the run's; another is refused.
+    again = Request(str(photos), str(tmp_path / "run"), ScoringOptions(tiny_file)).begin()
+    assert again.to_do == 0
+    other = ScoringOptions(tiny_file, centerbias=tiny_file)
     with pytest.raises(GazecoreError, match="model"):
-        Request(str(photos), str(tmp_path / "run"), ScoringOptions(tiny_file)).begin()
+        Request(str(photos), str(tmp_path / "run"), other).begin()

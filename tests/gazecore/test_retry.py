@@ -12,7 +12,7 @@ from gazecore.errors import DecodeError, InputError, RunMismatch
 from gazecore.images.listing import LISTED
 from gazecore.results import reader, status
 from gazecore.results.estimate import DENSITY_BYTES, SCORE_BYTES, estimate
-from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.retry import Again, failed_images, parts_again
 from gazecore.results.run import Run, RunSettings, find_run
 from gazecore.results.status import RunCounter, run_status
 from gazecore.results.verify import problems
@@ -64,13 +64,13 @@ def rows_of(images: pa.Table, failing: frozenset[str]) -> tuple[list[Row], list[
 
 
 def mend(run: Run, failing: frozenset[str] = frozenset()) -> None:
-    for part in failed_parts(run, failed_images(run)):
+    for part in parts_again(run, Again(failed_images(run))):
         mend_shard(run, part.number, *rows_of(part.images, failing))
 
 
 def test_the_failed_images_are_found_in_order_and_without_their_sizes(run: Run) -> None:
     assert failed_images(run) == {0: 1, 1: 2}
-    parts = list(failed_parts(run, {0, 1}))
+    parts = list(parts_again(run, Again({0: 1, 1: 2})))
     assert [part.number for part in parts] == [0, 1]
     assert [part.images["image_id"].to_pylist() for part in parts] == [
         ["001.jpg"], ["004.jpg", "005.jpg"],
@@ -93,7 +93,7 @@ def test_many_shards_are_read_a_few_at_a_time(
     commit(run, failing=bad)
     failed = failed_images(run)
     assert failed == dict.fromkeys(range(0, 150, 2), 1)
-    parts = failed_parts(run, failed)
+    parts = parts_again(run, Again(failed))
     assert {part.images["image_id"][0].as_py() for part in parts} == bad
 
 
@@ -177,7 +177,7 @@ def test_early_densities_of_images_that_then_fail_again_are_taken_away(
 
 
 def test_rows_that_are_ok_are_never_replaced(run: Run) -> None:
-    [part, _] = failed_parts(run, {0, 1})
+    [part, _] = parts_again(run, Again({0: 1, 1: 2}))
     mend(run)
     before = files(run)
     mend_shard(run, part.number, *rows_of(part.images, FAILED))  # another driver's, late
@@ -186,7 +186,7 @@ def test_rows_that_are_ok_are_never_replaced(run: Run) -> None:
 
 def test_a_shard_whose_densities_are_damaged_is_not_mended(run: Run) -> None:
     name = shard_name(0)
-    part = next(failed_parts(run, {0}))
+    part = next(parts_again(run, Again({0: 1})))
     other = (run.densities / shard_name(1)).read_bytes()
     (run.densities / name).publish(other)
     before = files(run)

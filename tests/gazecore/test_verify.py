@@ -19,7 +19,7 @@ from gazecore.results.estimate import estimate
 from gazecore.results.export import dataset_names
 from gazecore.results.query import query
 from gazecore.results.reader import DensityLookup
-from gazecore.results.retry import failed_images, failed_parts
+from gazecore.results.retry import Again, failed_images, parts_again
 from gazecore.results.run import Run, begin_run, find_run, open_run
 from gazecore.results.status import run_status
 from gazecore.results.verify import problems
@@ -203,7 +203,7 @@ READERS: dict[str, Callable[[Run], Any]] = {
     "evaluate": lambda run: every_density(DensityLookup(reader.Results(run))),
     "score": lambda run: update_plan(begin_run(run.location, SETTINGS), listing(*names(12))),
     "dry run": lambda run: estimate(find_run(run.location, SETTINGS), listing(*names(12)), None),
-    "retry": lambda run: list(failed_parts(run, failed_images(run))),
+    "retry": lambda run: list(parts_again(run, Again(failed_images(run)))),
 }
 
 

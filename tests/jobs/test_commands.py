@@ -120,7 +120,7 @@ def test_another_model_input_or_setting_is_refused_with_its_name(
     for arguments, named in (
         ((str(photos), *base, "--shard-size", "5"), "shard_size: it has 4, now 5"),
         ((str(photos / "a"), *base, "--shard-size", "4"), "input: it has"),
-        ((str(photos), "--out", "run", "--shard-size", "4"), "model: it has"),
+        ((str(photos), "--out", "run", "--model", "default"), "model: it has"),
         ((str(photos), *base, "--shard-size", "4", "--limits.max-pixels", "9"), "max_pixels"),
     ):
         result = finished.gazecore("score", *arguments)

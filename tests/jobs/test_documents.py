@@ -127,6 +127,7 @@ def results_format() -> None:
     command("score", "photos", "--out", "photos-run")
     shutil.copytree("photos-run", "run")
     Path("labels.csv").write_text("image_id,label\n1001.jpg,street\n")
+    Path("repaired.txt").write_text("1001.jpg\n")
     save_image(Path("path/to/cat2000/testSet/Stimuli/Art/001.jpg"))
 
 

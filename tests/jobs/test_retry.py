@@ -76,7 +76,7 @@ def test_what_was_mended_is_as_if_it_had_never_failed(
     result = gazecore_command(*command)
     assert result.returncode == 0, result.stderr
     text = words(result.stdout)
-    assert "done before 9 scored 3 retried 3 that had failed: 3 ok" in text
+    assert "done before 9 scored 3 retried 3 that had a row before: 3 ok" in text
     for folder in ("scores", "densities"):
         assert files(tmp_path / "run" / folder) == files(fresh / folder)
     verified = gazecore_here("verify", "run")
