@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from gazecore.density.peaks import peaks
+from gazecore.density.peaks import Blocks, apart, find_peaks
 from gazecore.density.resample import to_size
 from gazecore.ownership import MADE_BY
 
@@ -105,29 +105,10 @@ def picture_size(width: int, height: int, longer_side: int = 1024) -> tuple[int,
     return drawn_width, drawn_height
 
 
-def apart(places: np.ndarray, distance: float, most: int) -> list[int]:
-    """Which of some places, taken in turn, are not nearer to one that was taken than a distance.
-
-    Args:
-        places: (n, 2), in any unit.
-        distance: in that unit.
-        most: how many to take at most.
-
-    Returns:
-        Their positions in `places`, ascending.
-    """
-    taken: list[int] = []
-    for number, place in enumerate(places):
-        if len(taken) == most:
-            break
-        if (np.hypot(*(places[taken] - place).T) >= distance).all():
-            taken.append(number)
-    return taken
-
-
 def _draw_peaks(axes: Axes, density: np.ndarray, height: int, width: int) -> None:
     size = (width, height)
-    places = (peaks(density)[:, ::-1] + 0.5) * size / density.shape[::-1]
+    found = find_peaks(Blocks.of_cells(density), height, width)
+    places = np.array([(peak.x, peak.y) for peak in found])
     # A marker at the border is drawn whole; it covers its peak still.
     half = np.minimum(MARKER / 2, np.array(size) / 2)
     places = np.clip(places, half, size - half)
