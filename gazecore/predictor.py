@@ -23,6 +23,7 @@ from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import DEFAULT
 from gazecore.prior import with_centerbias
+from gazecore.view.heatmap import draw_heatmap
 from gazecore.view.overlay import draw_overlay
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -112,12 +113,20 @@ class Density:
         """The image with the density drawn over it; see `view.overlay.draw_overlay`."""
         return Image.open(io.BytesIO(self._png(longer_side, legend)))
 
+    def heatmap(
+        self, longer_side: int = 1024, legend: bool = True, transparent: bool = False
+    ) -> Image.Image:
+        """The density in colours; see `view.heatmap.draw_heatmap`."""
+        file = io.BytesIO()
+        draw_heatmap(self.image, self.grid, file, longer_side, legend, transparent)
+        return Image.open(file)
+
     def _repr_png_(self) -> bytes:
         return self._png(1024, True)
 
     def _png(self, longer_side: int, legend: bool) -> bytes:
         file = io.BytesIO()
-        draw_overlay(self.image, self.grid, file, longer_side=longer_side, legend=legend)
+        draw_overlay(self.image, self.grid, file, None, longer_side, legend, self.peaks)
         return file.getvalue()
 
 
