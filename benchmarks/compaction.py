@@ -72,6 +72,10 @@ def score_table(shard: int, rows: int) -> pa.Table:
             columns.append(pa.array(rng.random(rows, dtype=np.float32), mask=failed))
         elif pa.types.is_integer(field.type):
             columns.append(pa.array(rng.integers(1, 900, rows), field.type, mask=failed))
+        elif pa.types.is_list(field.type):
+            one = [dict.fromkeys(("x", "y", "height", "share"), 0.5)]
+            values = [None if gone else one * 3 for gone in failed]
+            columns.append(pa.array(values, field.type))
         elif field.name == "image_id":
             columns.append(pa.array(ids))
         elif field.name == "uri":

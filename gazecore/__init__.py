@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gazecore.corpus.schema import Corpus, load_corpus
+    from gazecore.density.peaks import Peak
     from gazecore.errors import GazecoreError
     from gazecore.face import compare, crop, evaluate, measure_regions, open_run, score
-    from gazecore.predictor import Density, Model, Peak, load, predict
+    from gazecore.predictor import Density, Model, load, predict
     from gazecore.results.reader import Results
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _ROOMS = {
     "Corpus": "gazecore.corpus.schema",
     "load_corpus": "gazecore.corpus.schema",
     "GazecoreError": "gazecore.errors",
+    "Peak": "gazecore.density.peaks",
     "Results": "gazecore.results.reader",
     **dict.fromkeys(
         ["compare", "crop", "evaluate", "measure_regions", "open_run", "score"], "gazecore.face"

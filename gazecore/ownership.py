@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterable
 
 import pyarrow as pa
+from PIL import Image
 
 from gazecore.errors import GazecoreError, InputError
 from gazecore.storage import Location
 
 MADE_BY = "gazecore"
 """What pictures (their text `Software`) and HDF5 files (their attribute `made_by`) say."""
+
+SOFTWARE = 0x0131
+"""The EXIF tag in which JPEGs and WebPs say it."""
 
 _HEAD = 2**16
 
@@ -32,10 +36,17 @@ def refuse_foreign(
 
 
 def is_our_picture(location: Location) -> bool:
-    """Whether gazecore drew a PNG."""
+    """Whether gazecore drew a PNG, a JPEG or a WebP."""
     with location.fs.open(location.path, "rb") as file:
         head: bytes = file.read(_HEAD)
-    return head.startswith(b"\x89PNG") and f"tEXtSoftware\0{MADE_BY}".encode() in head
+        if head.startswith(b"\x89PNG"):
+            return f"tEXtSoftware\0{MADE_BY}".encode() in head
+        file.seek(0)
+        try:
+            with Image.open(file, formats=("JPEG", "WEBP")) as picture:
+                return bool(picture.getexif().get(SOFTWARE) == MADE_BY)
+        except Exception:  # whatever a file of others holds
+            return False
 
 
 def is_our_hdf5(location: Location) -> bool:

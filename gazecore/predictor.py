@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gazecore.density.crops import Crop, CropConfig, best_crop, focal_point, ratio_of
-from gazecore.density.peaks import peaks
+from gazecore.density.peaks import Peak
 from gazecore.density.regions import Shape, measure, pixels_of
 from gazecore.density.resample import to_size
-from gazecore.density.summary import statistics
+from gazecore.density.summary import Statistics, statistics
 from gazecore.errors import InputError
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput, decode, resized, to_network
@@ -23,24 +23,11 @@ from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.model.spec import DEFAULT
 from gazecore.prior import with_centerbias
+from gazecore.view.heatmap import draw_heatmap
 from gazecore.view.overlay import draw_overlay
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 """An image: a path or URI, a file's bytes, a Pillow image, or RGB pixels, uint8 (h, w, 3)."""
-
-
-@dataclass(frozen=True)
-class Peak:
-    """A local maximum of a density.
-
-    Attributes:
-        x, y: in pixels of the image; the pixel in column j covers [j, j + 1).
-        share: its density, of the highest peak's.
-    """
-
-    x: float
-    y: float
-    share: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,25 +58,15 @@ class Density:
         return to_size(self.grid, self.image.height, self.image.width)
 
     @functools.cached_property
-    def statistics(self) -> dict[str, float | int | None]:
+    def statistics(self) -> Statistics:
         """The statistics that a run has columns for, see docs/results-format.md."""
         size = self.image.height, self.image.width
         return statistics(self.grid, self.members, self.centerbias, *size)
 
     @functools.cached_property
     def peaks(self) -> list[Peak]:
-        """Local maxima with at least 5 % of the highest one's density, the highest first."""
-        rows, columns = self.grid.shape
-        across, down = self.image.width / columns, self.image.height / rows
-        highest = self.grid.max()
-        return [
-            Peak(
-                float((column + 0.5) * across),
-                float((row + 0.5) * down),
-                float(np.exp(self.grid[row, column] - highest)),
-            )
-            for row, column in peaks(np.exp(self.grid))
-        ]
+        """The places that stand out, the highest first; see `density.peaks.find_peaks`."""
+        return [Peak(**peak) for peak in self.statistics["peaks"]]
 
     def share(self, region: Shape) -> float:
         """The share of the fixations, 0 to 1, that falls on a part of the image.
@@ -136,12 +113,20 @@ class Density:
         """The image with the density drawn over it; see `view.overlay.draw_overlay`."""
         return Image.open(io.BytesIO(self._png(longer_side, legend)))
 
+    def heatmap(
+        self, longer_side: int = 1024, legend: bool = True, transparent: bool = False
+    ) -> Image.Image:
+        """The density in colours; see `view.heatmap.draw_heatmap`."""
+        file = io.BytesIO()
+        draw_heatmap(self.image, self.grid, file, longer_side, legend, transparent)
+        return Image.open(file)
+
     def _repr_png_(self) -> bytes:
         return self._png(1024, True)
 
     def _png(self, longer_side: int, legend: bool) -> bytes:
         file = io.BytesIO()
-        draw_overlay(self.image, self.grid, file, longer_side=longer_side, legend=legend)
+        draw_overlay(self.image, self.grid, file, None, longer_side, legend, self.peaks)
         return file.getvalue()
 
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gazecore.errors import InputError
-from gazecore.wording import counted
+from gazecore.wording import counted, printable
 from jobs.command import run_command
-from jobs.console import out, progress_bar
+from jobs.console import err, out, progress_bar
 
 if TYPE_CHECKING:
+    from gazecore.results.reader import Results
+    from gazecore.results.status import Status
     from gazecore.storage import Location
 
 
@@ -22,7 +24,9 @@ class ExportOptions:
     SOURCE is a run:
     --format pysaliency makes OUT one HDF5 file with a full-size log density for each image, for
     pysaliency's HDF5Model and the MIT/Tuebingen benchmark;
-    --format png makes OUT a folder with a grey saliency map of the image's size for each image.
+    --format png makes OUT a folder with a grey saliency map of the image's size for each image;
+    --format overlay and heatmap make OUT a folder with a picture to look at of each image, which
+    is read again.
     The same command again replaces what it wrote.
 
     SOURCE is a corpus: --format pysaliency makes OUT a folder with stimuli.hdf5 and fixations.hdf5.
@@ -30,14 +34,23 @@ class ExportOptions:
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """The run or the corpus, local or any fsspec URI."""
-    format: Literal["pysaliency", "png"]
-    """HDF5 for pysaliency, or pictures."""
+    format: Literal["pysaliency", "png", "overlay", "heatmap"]
+    """HDF5 for pysaliency, grey maps, or pictures to look at: the image with contours and peaks, or
+    with colours."""
     out: str
     """The file or folder to write, local or any fsspec URI; for a corpus, a local folder."""
     map: Literal["density", "ranks"] = "density"
     """What grey is in a PNG. `density`: proportional to it, 255 at its maximum, as eyes and most
     metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8 bits keep
     the order of the pixels, which is all that AUC sees."""
+    file: Literal["png", "webp", "jpeg"] = "png"
+    """Of overlays and heat maps: what files they are."""
+    size: int = 1024
+    """Of overlays and heat maps: pixels of the longer side at most, without the legend."""
+    legend: bool = True
+    """Say below overlays and heat maps what is seen in them."""
+    transparent: bool = False
+    """Of heat maps: colours alone, without the image, to be laid over it."""
     overwrite: bool = False
     """Replace files that are there and that gazecore did not make."""
     partial: bool = False
@@ -74,18 +87,48 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     from gazecore.results.run import open_run
 
     results = Results(open_run(source))
+    format = options.format
+    if format == "overlay" or format == "heatmap":
+        return export_pictures(results, target, format, options)
     found = export_run(
-        results, target, options.format, options.map,
+        results, target, format, options.map,
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
     )  # fmt: skip
     out.print(f"{counted(found.ok, 'densities')} in {target.uri}", soft_wrap=True)
+    say_left_out(found)
+    return 0
+
+
+def export_pictures(
+    results: "Results",
+    target: "Location",
+    style: Literal["overlay", "heatmap"],
+    options: ExportOptions,
+) -> int:
+    """Draw, and report; images that cannot be read any more are named."""
+    from gazecore.view.bulk import PictureOptions, export_pictures
+
+    drawn = export_pictures(
+        results, target, style,
+        PictureOptions(options.file, options.size, options.legend, options.transparent),
+        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
+    )  # fmt: skip
+    for image_id, why in drawn.unread.items():
+        err.print(f"{printable(image_id)}: {why}", soft_wrap=True)
+    made = drawn.status.ok - len(drawn.unread)
+    out.print(f"{counted(made, 'pictures')} in {target.uri}", soft_wrap=True)
+    say_left_out(drawn.status)
+    return 1 if drawn.unread else 0
+
+
+def say_left_out(found: "Status") -> None:
+    """Which images of a run have no density."""
     if found.failed:
         out.print(f"left out: {counted(found.failed, 'images')} that failed, without a density")
     if found.gone:
         out.print(f"left out: {counted(found.gone, 'images')} no longer in the input")
     if found.missing:
         out.print(f"left out: {counted(found.missing, 'images')} not scored yet")
-    return 0
 
 
 def export_corpus(target: "Location", options: ExportOptions) -> int:

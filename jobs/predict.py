@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -20,16 +20,27 @@ from jobs.console import LOADING, err, out
 class PredictOptions:
     """Predict where people look in a few images, without a cluster.
 
-    Leaves an overlay for each image in OUT: the image, contours around 10 to 90 % of the fixations,
-    the numbered peaks, and a legend; small images are enlarged. The numbers are printed.
+    Leaves a picture of each image in OUT: an overlay (the image, contours around 10 to 90 % of the
+    fixations, the numbered peaks) or a heat map, with a legend; small images are enlarged. The
+    numbers are printed.
     """
 
     images: Positional[
         Annotated[tuple[str, ...], arg(metavar="IMAGE...", help_behavior_hint="(required)")]
     ]
-    """Paths or URIs of images."""
+    """Paths or URIs of images, of folders of them, or globs in quotes."""
     out: Path
-    """Folder for the overlays, IMAGE.png each."""
+    """Folder for the pictures, IMAGE.png each."""
+    style: Literal["overlay", "heatmap"] = "overlay"
+    """`overlay`: contours and peaks on the image. `heatmap`: colours over the image in grey."""
+    format: Literal["png", "webp", "jpeg"] = "png"
+    """Of the pictures."""
+    size: int = 1024
+    """Pixels of a picture's longer side at most, without the legend."""
+    legend: bool = True
+    """Say below each picture what is seen in it."""
+    transparent: bool = False
+    """Of heat maps: colours alone, without the image, to be laid over it."""
     model: str = DEFAULT
     """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
     centerbias: str | None = None
@@ -56,15 +67,19 @@ def predict(options: PredictOptions) -> int:
         from gazecore.images.read import read
         from gazecore.ownership import is_our_picture, refuse_foreign
         from gazecore.storage import Location
-        from gazecore.view.overlay import draw_overlay
+        from gazecore.view.bulk import PictureOptions, draw
+        from gazecore.view.canvas import SUFFIXES
 
     if not options.images:
         raise InputError("name at least one image")
+    drawing = PictureOptions(options.format, options.size, options.legend, options.transparent)
+    drawing.check(options.style)
+    images = [uri for named in options.images for uri in _listed(named)]
     used = set[str]()
-    paths = [options.out / f"{_free_name(uri, used)}.png" for uri in options.images]
-    inputs = {Path(uri).resolve() for uri in options.images if "://" not in uri}
+    paths = [options.out / f"{_free_name(uri, used)}{SUFFIXES[options.format]}" for uri in images]
+    inputs = {Path(uri).resolve() for uri in images if "://" not in uri}
     if over := next((path for path in paths if path.resolve() in inputs), None):
-        raise InputError(f"the overlay {over} would be written over an image: name another --out")
+        raise InputError(f"the picture {over} would be written over an image: name another --out")
     refuse_foreign([Location(str(path)) for path in paths], is_our_picture, options.overwrite)
     model = gazecore.load(
         options.model,
@@ -74,7 +89,7 @@ def predict(options: PredictOptions) -> int:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for uri, path in zip(options.images, paths, strict=True):
+    for uri, path in zip(images, paths, strict=True):
         try:
             data = read(uri, options.limits)
             density = model.predict_file(data, options.limits)
@@ -83,7 +98,8 @@ def predict(options: PredictOptions) -> int:
             err.print(f"{printable(redact(uri))}: {one_line(error)}", soft_wrap=True)
             failed += 1
             continue
-        draw_overlay(density.image, density.grid, path)
+        picture = draw(density.image, density.grid, options.style, drawing, density.peaks)
+        Location(str(path)).publish(picture)
         out.print(printable(redact(uri)), soft_wrap=True)
         out.print(
             f"  information {numbers['information_bits']:.2f} bit, "
@@ -95,6 +111,23 @@ def predict(options: PredictOptions) -> int:
         )
         out.print(f"  {printable(str(path))}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _listed(uri: str) -> list[str]:
+    """The images of a folder or a glob; else the URI itself, which is an image or will fail."""
+    from gazecore.images.formats import SUFFIXES
+    from gazecore.images.listing import list_images
+    from gazecore.storage import Location
+
+    if uri.startswith(("http://", "https://")):
+        return [uri]
+    location = Location(uri)
+    is_image = uri.lower().endswith(tuple(SUFFIXES)) and not any(c in uri for c in "*?[")
+    if is_image or location.fs.isfile(location.path):
+        return [uri]
+    if any(c in uri for c in "*?[") or location.fs.isdir(location.path):
+        return [one for batch in list_images(uri) for one in batch["uri"].to_pylist()]
+    return [uri]
 
 
 def _free_name(uri: str, used: set[str]) -> str:

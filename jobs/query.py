@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -12,6 +12,9 @@ from gazecore.errors import InputError
 from jobs.command import run_command
 from jobs.console import out
 from jobs.tables import show_answer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class QueryOptions:
     Parquet or JSON, local or any fsspec URI. Only that file is read."""
     format: Literal["auto", "table", "csv", "json", "parquet"] = "auto"
     """`table` for people (the first 200 rows, or 20 where each takes many lines), `csv`, `json` (a
-    line per row) or `parquet` on standard output. By default a table on a terminal, else CSV, or
-    JSON where the answer has lists, which CSV cannot hold."""
+    line per row) or `parquet` on standard output. By default a table on a terminal, else CSV,
+    which holds lists, such as `peaks`, as JSON."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,8 +59,7 @@ def ask(options: QueryOptions) -> int:
     answer = query(open_run(Location(options.run)), options.sql, tables_of(options.joined))
     kind = options.format
     if kind == "auto":
-        is_flat = not any(map(pa.types.is_nested, answer.schema.types))
-        kind = "table" if out.is_terminal else "csv" if is_flat else "json"
+        kind = "table" if out.is_terminal else "csv"
     if kind == "table":
         show_answer(answer)
     elif kind == "json":
@@ -67,12 +69,27 @@ def ask(options: QueryOptions) -> int:
                 print(line)
     elif kind == "csv":
         try:
-            pa.csv.write_csv(answer, sys.stdout.buffer)
+            pa.csv.write_csv(flat(answer), sys.stdout.buffer)
         except pa.ArrowInvalid as error:
             raise InputError(f"CSV cannot hold this answer ({error}): use --format json") from error
     else:
         pq.write_table(answer, sys.stdout.buffer)
     return 0
+
+
+def flat(answer: "pa.Table") -> "pa.Table":
+    """An answer whose lists and structures are JSON."""
+    import duckdb
+    import pyarrow as pa
+
+    nested = [field.name for field in answer.schema if pa.types.is_nested(field.type)]
+    if not nested:
+        return answer
+    quoted = ['"{}"'.format(name.replace('"', '""')) for name in nested]
+    texts = ", ".join(f"to_json({name})::VARCHAR AS {name}" for name in quoted)
+    with duckdb.connect(config={"threads": cores()}) as db:
+        db.register("answer", answer)
+        return db.sql(f"SELECT * REPLACE ({texts}) FROM answer").to_arrow_table()
 
 
 def tables_of(joined: Sequence[str]) -> dict[str, str]:

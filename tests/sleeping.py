@@ -32,6 +32,7 @@ UNIFORM = {
     "information_bits": 0.0, "concentration_bits": 0.0, "peak_x": 0.5, "peak_y": 0.5,
     "mean_x": 512.0, "mean_y": 384.0, "std_x": 295.6, "std_y": 221.7, "cov_xy": 0.0,
     "area_50": 0.5, "area_90": 0.9, "center_mass": 0.25, "n_peaks": 1,
+    "peaks": [{"x": 0.5, "y": 0.5, "height": 1.0, "share": 0.003}],
 }  # fmt: skip
 """What the statistics of that density are, so that `verify` finds nothing to say."""
 

@@ -103,6 +103,8 @@ def measure_pairs(
     values_a, values_b = (
         _values(run, [ids[side] for ids in pairs]) for side, run in enumerate(runs)
     )
+    if runs[0].version != runs[1].version:
+        values_b["n_peaks"][:] = np.nan  # which they count differently
     rises = {name: _rank_changes(values_a[name], values_b[name]) for name in RANKED}
     columns = [f"{name}_change" for name in STATISTICS]
     kept = {name: np.full(len(pairs), np.nan) for name in (*AVERAGED, *columns)}
@@ -170,6 +172,8 @@ def compare_pair(first: Scored, second: Scored) -> dict[str, Any]:
     }
     for name in STATISTICS:
         one, other = first.scores[name], second.scores[name]
+        if name == "n_peaks" and first.scores.keys() != second.scores.keys():
+            other = None  # of a run of another version, which counts them differently
         scale = across ** _ACROSS.get(name, 0) * down ** _DOWN.get(name, 0)
         row[f"{name}_change"] = None if one is None or other is None else other * scale - one
     shift = float(np.hypot(row["peak_x_change"], row["peak_y_change"]))

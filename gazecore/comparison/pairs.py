@@ -62,7 +62,7 @@ class ScoredImages:
 
     def _read(self, shard: int) -> tuple[pa.Table, pa.Table, dict[str, tuple[int, int]]]:
         name = shard_name(shard)
-        scores = read_table(self._run.scores / name, SCORES)
+        scores = read_table(self._run.scores / name, self._run.schema)
         densities = read_densities(self._run.densities / name)
         rows = {image_id: i for i, image_id in enumerate(scores["image_id"].to_pylist())}
         ids = densities["image_id"].to_pylist()

@@ -9,20 +9,26 @@ integers, which have no order. So a density's numbers do not depend on threads o
 CPUs not on what else is in its batch.
 """
 
-import threading
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
+from torch.nn import functional
 
 from gazecore.density.codec import STEP, check_factor
-from gazecore.density.peaks import PEAK_SHARE, peaks
+from gazecore.density.peaks import Blocks, find_peaks
 from gazecore.errors import NotFinite
+from gazecore.geometry import DEFAULT_FACTOR
+
+Statistics = dict[str, Any]
+"""The statistics columns of `results.schema.SCORES`, by name."""
 
 _NUMBERS = (
-    "information_bits", "concentration_bits", "peak", "mean_x", "mean_y", "var_x", "var_y",
-    "cov_xy", "area_50", "area_90", "center_mass", "n_peaks", "has_plateau", "disagreement_bits",
-    "finite_density", "finite_members", "finite_centerbias",
+    "information_bits", "concentration_bits", "mean_x", "mean_y", "var_x", "var_y", "cov_xy",
+    "area_50", "area_90", "center_mass", "disagreement_bits", "finite_density", "finite_members",
+    "finite_centerbias",
 )  # fmt: skip
 _MASSES = (0.5, 0.9)
 _POINT = 2.0**52
@@ -39,28 +45,28 @@ class Summary:
     """What is kept of a batch of densities, on its way from the device; see `summarise`."""
 
     def __init__(
-        self, numbers: torch.Tensor, steps: torch.Tensor, p: torch.Tensor, members: int
+        self,
+        numbers: torch.Tensor,
+        steps: torch.Tensor,
+        blocks: tuple[torch.Tensor, ...],
+        grid: tuple[int, int],
+        members: int,
     ) -> None:
-        self._grid = (p.shape[1], p.shape[2])
-        self._factor = p.shape[1] // steps.shape[1]
+        self._grid = grid
         self._members = members
-        self._lock = threading.Lock()
-        self._p: torch.Tensor | None = p
         self._event: torch.cuda.Event | None = None
-        if p.is_cuda:
-            numbers, steps = (_on_its_way(values) for values in (numbers, steps))
+        self._arriving = (numbers, steps, *blocks)
+        if numbers.is_cuda:
+            self._arriving = tuple(_on_its_way(values) for values in self._arriving)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(p.device))
-        self._arriving = (numbers, steps)
+            self._event.record(torch.cuda.current_stream(numbers.device))
 
     def wait(self) -> None:
         """Wait until it is here, which takes none of the interpreter's time."""
         if self._event is not None:
             self._event.synchronize()
 
-    def of(
-        self, position: int, height: int, width: int
-    ) -> tuple[dict[str, float | int | None], np.ndarray, float]:
+    def of(self, position: int, height: int, width: int) -> tuple[Statistics, np.ndarray, float]:
         """Of one image of the batch: statistics, and the density as `codec.encode` stores it.
 
         Args:
@@ -69,29 +75,25 @@ class Summary:
 
         Returns:
             The statistics columns of `results.schema.SCORES`, where disagreement_bits is None for
-            a model of one member; int16 steps; and the offset in nats.
+            a model of one member, and peaks are mappings; int16 steps; and the offset in nats.
 
         Raises:
             NotFinite: the density, a member, the centre bias or a statistic is not finite.
         """
         self.wait()
-        numbers, steps = (values[position].numpy() for values in self._arriving)
+        numbers, steps, highest, cell, mass = (v[position].numpy() for v in self._arriving)
         found = dict(zip(_NUMBERS, numbers.tolist(), strict=True))
         for flag, what in _FINITE.items():
             if not found.pop(flag):
                 raise NotFinite(f"the {what} that the model gives it is not finite")
-        if found.pop("has_plateau"):
-            with self._lock:
-                assert self._p is not None
-                found["n_peaks"] = len(peaks(self._p[position].cpu().numpy()))
+        peaks = find_peaks(Blocks(highest, cell, mass, self._grid), height, width)
         rows, columns = self._grid
         across, down = width / columns, height / rows
-        row, column = divmod(int(found.pop("peak")), columns)
-        statistics: dict[str, float | int | None] = {
+        statistics: dict[str, Any] = {
             "information_bits": max(0.0, found["information_bits"]),
             "concentration_bits": max(0.0, found["concentration_bits"]),
-            "peak_x": (column + 0.5) * across,
-            "peak_y": (row + 0.5) * down,
+            "peak_x": peaks[0].x,
+            "peak_y": peaks[0].y,
             "mean_x": found["mean_x"] * across,
             "mean_y": found["mean_y"] * down,
             "std_x": found["var_x"] ** 0.5 * across,
@@ -100,7 +102,7 @@ class Summary:
             "area_50": found["area_50"],
             "area_90": found["area_90"],
             "center_mass": found["center_mass"],
-            "n_peaks": int(found["n_peaks"]),
+            "n_peaks": len(peaks),
             "disagreement_bits": max(0.0, found["disagreement_bits"]),
         }
         values = np.array(list(statistics.values()), dtype=np.float64)
@@ -111,6 +113,7 @@ class Summary:
             raise NotFinite(f"{names} of its density cannot be computed: not finite")
         if self._members == 1:
             statistics["disagreement_bits"] = None
+        statistics["peaks"] = [asdict(peak) for peak in peaks]
         # Off the device, so that it is the same of the same steps wherever they were made.
         return statistics, steps, -float(logsumexp(steps * STEP))
 
@@ -147,18 +150,12 @@ def summarise(
     py = p.sum(2)
     mean_x, mean_y = (px * x).sum(1), (py * y).sum(1)
     from_x, from_y = x - mean_x[:, None], y - mean_y[:, None]
-    highest = p.flatten(1).amax(1)
-    is_highest = p.flatten(1) == highest[:, None]
-    cells = torch.arange(rows * columns, device=p.device)
-    peak = torch.where(is_highest, cells, rows * columns).amin(1)
     halves = _central_half(rows, p)[:, None] * _central_half(columns, p)
-    n_peaks, has_plateau = _peaks(p, highest)
     one = torch.ones(len(p), dtype=torch.float64, device=p.device)
     disagreement, finite_members = _disagreement(members, log_p)
     numbers = {
         "information_bits": _total(p * (log_p - centerbias)) / np.log(2),
         "concentration_bits": _total(p * (log_p + np.log(rows * columns))) / np.log(2),
-        "peak": peak,
         "mean_x": mean_x,
         "mean_y": mean_y,
         "var_x": (px * from_x**2).sum(1),
@@ -166,20 +163,18 @@ def summarise(
         "cov_xy": ((p * from_x[:, None]).sum(2) * from_y).sum(1),
         **dict(zip(("area_50", "area_90"), _areas(p), strict=True)),
         "center_mass": _total(p * halves),
-        "n_peaks": n_peaks,
-        "has_plateau": has_plateau,
         "disagreement_bits": disagreement,
         "finite_density": _total(log_p).isfinite(),
         "finite_members": finite_members,
         "finite_centerbias": centerbias.isfinite().all() * one,
     }
     table = torch.stack([numbers[name].double() for name in _NUMBERS], dim=1)
-    return Summary(table, _steps(log_p, factor), p, members.shape[1])
+    return Summary(table, _steps(log_p, factor), _blocks(p), (rows, columns), members.shape[1])
 
 
 def statistics(
     log_density: np.ndarray, members: np.ndarray, centerbias: np.ndarray, height: int, width: int
-) -> dict[str, float | int | None]:
+) -> Statistics:
     """The statistics of one density; see `summarise`.
 
     Args:
@@ -249,26 +244,11 @@ def _central_half(cells: int, like: torch.Tensor) -> torch.Tensor:
     return edges.clamp(0.25, 0.75).diff() * cells
 
 
-def _peaks(p: torch.Tensor, highest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many `peaks` there are, and whether maxima lie side by side, which needs another look."""
-    is_maximum = p == _around(p)
-    others = _around(torch.where(is_maximum, -torch.inf, p))
-    counts = is_maximum & (others < p) & (p >= PEAK_SHARE * highest[:, None, None])
-    m = is_maximum
-    touching = [
-        m[:, :, 1:] & m[:, :, :-1], m[:, 1:] & m[:, :-1],
-        m[:, 1:, 1:] & m[:, :-1, :-1], m[:, 1:, :-1] & m[:, :-1, 1:],
-    ]  # fmt: skip
-    has_plateau = torch.stack([pair.flatten(1).any(1) for pair in touching]).any(0)
-    return counts.flatten(1).sum(1), has_plateau
-
-
-def _around(values: torch.Tensor) -> torch.Tensor:
-    """The largest value of each cell and its eight neighbours."""
-    for dim in (1, 2):
-        first, last = values.narrow(dim, 0, 1), values.narrow(dim, values.shape[dim] - 1, 1)
-        padded = torch.cat([first, values, last], dim)
-        length = values.shape[dim]
-        sides = padded.narrow(dim, 0, length).maximum(padded.narrow(dim, 2, length))
-        values = values.maximum(sides)
-    return values
+def _blocks(p: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What `peaks.Blocks` has of each density: the highest cell, which it is, and the sum."""
+    whole = p[:, None]
+    highest, cell = functional.max_pool2d(
+        whole, DEFAULT_FACTOR, ceil_mode=True, return_indices=True
+    )
+    mass = functional.avg_pool2d(whole, DEFAULT_FACTOR, ceil_mode=True, divisor_override=1)
+    return highest[:, 0], cell[:, 0], mass[:, 0]

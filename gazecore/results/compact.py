@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.results.compacted import (
-    SCHEMAS,
     SHARDS,
     VERSION,
     Compaction,
     Table,
     home,
     identity,
+    part_schema,
     parts_folder,
     read_compaction,
     remove_folder,
@@ -37,7 +37,7 @@ from gazecore.results.compacted import (
 from gazecore.results.database import database, parquet, said
 from gazecore.results.files import READERS, File, list_files, opened
 from gazecore.results.run import Run
-from gazecore.results.schema import SCORES, read_densities
+from gazecore.results.schema import read_densities
 from gazecore.shards.plan import plan_parts
 from gazecore.shards.tally import OK
 from gazecore.steps import Steps, uncounted
@@ -169,13 +169,15 @@ def sort_group(plan: CompactionPlan, number: int) -> None:
     def read(shard: tuple[int, File]) -> pa.Table:
         location = shard[1].object
         rows = (
-            read_densities(location) if plan.table == "densities" else read_table(location, SCORES)
+            read_densities(location)
+            if plan.table == "densities"
+            else read_table(location, plan.run.schema)
         )
         return rows.append_column("shard", pa.array([shard[0]] * rows.num_rows, pa.int32()))
 
     with ThreadPoolExecutor(READERS) as pool:
         table = pa.concat_tables(list(pool.map(read, plan.groups[number])))
-    table = table.combine_chunks().sort_by("image_id").cast(SCHEMAS[plan.table])
+    table = table.combine_chunks().sort_by("image_id").cast(part_schema(plan.run, plan.table))
     sample = table["image_id"].take(list(range(0, table.num_rows, _EVERY))).to_pylist()
     table = table.replace_schema_metadata({_SAMPLE: json.dumps(sample).encode()})
     where.publish(
@@ -213,7 +215,7 @@ def merge_part(plan: CompactionPlan, bounds: Sequence[str], number: int) -> None
     wanted, values = "image_id >= ?", [*bounds[number : number + 2]]
     if len(values) > 1:
         wanted += " AND image_id < ?"
-    schema, rows = SCHEMAS[plan.table], ROWS[plan.table]
+    schema, rows = part_schema(plan.run, plan.table), ROWS[plan.table]
     with database({"sorted": sorted_groups(plan)}, memory_limit=MEMORY, threads=cores()) as db:
         sql = f"FROM {parquet('sorted')} WHERE {wanted} ORDER BY image_id"
         batches = db.sql(sql, params=values).to_arrow_reader(rows)

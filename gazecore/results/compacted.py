@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from gazecore.errors import DamagedTable, InputError, one_line
 from gazecore.results.files import File, Object, list_files
-from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.results.run import Run
+from gazecore.results.schema import DENSITIES
 from gazecore.shards.directory import DIGEST, ShardedDirectory, digest, shard_numbers
 from gazecore.storage import Location
 from gazecore.tables import read_table, required
@@ -39,12 +40,6 @@ COMPACTED = re.compile(r"(scores|densities)(\.json|-[0-9a-f]{16}(-shards\.parque
 """Names of what is compacted, of one generation or another."""
 
 _SHARD = required("shard", pa.int32())
-SCHEMAS: Mapping[Table, pa.Schema] = {
-    "scores": SCORES.append(_SHARD),
-    "densities": DENSITIES.append(_SHARD),
-}
-"""What a part holds: the table's columns, and the shard that each row is of."""
-
 SHARDS = pa.schema(
     [
         _SHARD,
@@ -93,6 +88,11 @@ class Sources:
     parts: list[File]
     outdated: list[int]
     shards: list[File]
+
+
+def part_schema(run: Run, table: Table) -> pa.Schema:
+    """What a part holds: the table's columns, and the shard that each row is of."""
+    return (run.schema if table == "scores" else DENSITIES).append(_SHARD)
 
 
 def home(run: ShardedDirectory) -> Location:

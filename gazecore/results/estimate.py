@@ -17,7 +17,7 @@ DENSITY_BYTES = {4: 2586, 2: 8400, 1: 19800}
 """Of a stored density, by `density_factor`: benchmarks/LOG.md, `benchmarks.density` and "Storing
 densities", on photographs of MIT1003."""
 
-SCORE_BYTES = 83
+SCORE_BYTES = 138
 """Of a row of scores: benchmarks/LOG.md, "A row of scores"."""
 
 

@@ -64,21 +64,11 @@ def export_run(
             others would.
         CorpusError: h5py is not installed.
     """
-    uri = results.run.location.uri
-    if f"{out.uri}/".startswith(f"{uri}/"):
-        raise InputError("--out lies in the run, which holds its own files only: name another")
     if format == "pysaliency":
         import_h5py()  # that it is missing is said before anything is read
         if out.fs.isdir(out.path):
             raise InputError(f"{out.uri} is a folder: --out names the HDF5 file to write")
-    counts = run_status(results.run)
-    if counts.missing and not partial:
-        raise InputError(
-            f"{counts.missing:,} of {counted(counts.images, 'images')} not scored yet: `gazecore "
-            "score` continues the run, --partial exports the others"
-        )
-    if not counts.ok:
-        raise InputError(f"{uri} has no densities: no image is scored")
+    counts = exportable(results, out, partial)
     ids = results.plan()["image_id"].to_pylist()
     names = dataset_names(ids) if format == "pysaliency" else picture_names(ids)
     targets = [out] if format == "pysaliency" else [out / name for name in names.values()]
@@ -89,6 +79,22 @@ def export_run(
             write_model(densities, names, out)
         else:
             write_maps(densities, names, out, kind)
+    return counts
+
+
+def exportable(results: Results, out: Location, partial: bool) -> Status:
+    """How far a run is that is to be exported. Raises InputError as `export_run`."""
+    uri = results.run.location.uri
+    if f"{out.uri}/".startswith(f"{uri}/"):
+        raise InputError("--out lies in the run, which holds its own files only: name another")
+    counts = run_status(results.run)
+    if counts.missing and not partial:
+        raise InputError(
+            f"{counts.missing:,} of {counted(counts.images, 'images')} not scored yet: `gazecore "
+            "score` continues the run, --partial exports the others"
+        )
+    if not counts.ok:
+        raise InputError(f"{uri} has no densities: no image is scored")
     return counts
 
 
@@ -110,7 +116,7 @@ def dataset_names(image_ids: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def picture_names(image_ids: Sequence[str]) -> dict[str, str]:
+def picture_names(image_ids: Sequence[str], suffix: str = ".png") -> dict[str, str]:
     """The file of each image's map: as in `dataset_names`, with .png for the image's suffix.
 
     Images whose names differ in their suffix only are numbered in order: a.png, a-2.png.
@@ -126,7 +132,7 @@ def picture_names(image_ids: Sequence[str]) -> dict[str, str]:
             numbered = (f"{stem}-{number}" for number in itertools.count(2))
             stem = next(n for n in numbered if n not in reserved and n not in used)
         used.add(stem)
-        names[image_id] = "/".join(short_name(part) for part in f"{stem}.png".split("/"))
+        names[image_id] = "/".join(short_name(part) for part in f"{stem}{suffix}".split("/"))
     _refuse_clashes(names)
     return names
 

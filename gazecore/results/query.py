@@ -14,17 +14,16 @@ from gazecore.results.compacted import Sources, Table, sources
 from gazecore.results.database import confine, database, parquet, said
 from gazecore.results.files import File, list_files
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, SCORES
+from gazecore.results.schema import DENSITIES, PEAK
 from gazecore.shards.plan import PLAN
 from gazecore.storage import Location
 
-VIEWS: Mapping[Literal["scores", "densities", "plan"], pa.Schema] = {
-    "scores": SCORES, "densities": DENSITIES, "plan": PLAN,
-}  # fmt: skip
+VIEWS: tuple[Literal["scores", "densities", "plan"], ...] = ("scores", "densities", "plan")
 
 _TYPES = {
     "string": "VARCHAR", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
     "float": "FLOAT", "double": "DOUBLE", "list<element: int16 not null>": "SMALLINT[]",
+    f"list<element: {PEAK}>": "STRUCT(x FLOAT, y FLOAT, height FLOAT, share FLOAT)[]",
 }  # fmt: skip
 
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -106,9 +105,12 @@ def _tables(run: Run, sql: str) -> tuple[dict[str, list[File]], dict[str, str]]:
     folders: dict[str, list[File]] = {}
     views: dict[str, str] = {}
     text = sql.lower()
-    for view, schema in VIEWS.items():
+    schemas = {"scores": run.schema, "densities": DENSITIES, "plan": PLAN}
+    for view in VIEWS:
         if not any(word in text for word in (view, "query")):
-            columns = (f"NULL::{_TYPES[str(field.type)]} AS {field.name}" for field in schema)
+            columns = (
+                f"NULL::{_TYPES[str(field.type)]} AS {field.name}" for field in schemas[view]
+            )
             views[view] = f"SELECT {', '.join(columns)} WHERE false"
             continue
         if view == "plan":

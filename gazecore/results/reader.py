@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 from gazecore.density.codec import decode
 from gazecore.density.resample import to_size
 from gazecore.errors import InputError
-from gazecore.results.compacted import SCHEMAS, read_compaction, sources
+from gazecore.results.compacted import part_schema, read_compaction, sources
 from gazecore.results.files import READERS, Object
 from gazecore.results.run import Run, open_run
-from gazecore.results.schema import SCORES, read_densities
+from gazecore.results.schema import read_densities
 from gazecore.shards.directory import shard_name, shard_numbers
 from gazecore.shards.plan import PLAN, plan_parts
 from gazecore.storage import Location
@@ -49,7 +49,7 @@ class Results:
 
     @property
     def scores(self) -> pa.Table:
-        """Scores of all shards that are done, a row per image, schema SCORES."""
+        """Scores of all shards that are done, a row per image, of the schema `run.schema`."""
         return self.read_scores()
 
     def query(self, sql: str, joined: Mapping[str, str] = {}) -> pa.Table:
@@ -63,16 +63,17 @@ class Results:
 
         A run that is not compacted has them in the plan's order, a compacted one by image_id.
         """
-        names = columns or SCORES.names
+        schema = self.run.schema
+        names = columns or schema.names
         found = sources(self.run, "scores")
-        tables = [SCORES.empty_table().select(names)]
+        tables = [schema.empty_table().select(names)]
         for part in found.parts:
-            table = read_table(part.object, SCHEMAS["scores"], [*names, "shard"])
+            table = read_table(part.object, part_schema(self.run, "scores"), [*names, "shard"])
             outdated = pc.is_in(table["shard"], value_set=pa.array(found.outdated, pa.int32()))
             tables.append(table.filter(pc.invert(outdated)).select(names))
         with ThreadPoolExecutor(READERS) as pool:
             shards = [file.object for file in found.shards]
-            tables += pool.map(lambda shard: read_table(shard, SCORES, names), shards)
+            tables += pool.map(lambda shard: read_table(shard, schema, names), shards)
         return pa.concat_tables(tables)
 
     def density(self, image_id: str, *, grid: bool = False) -> np.ndarray:
@@ -152,7 +153,8 @@ class DensityLookup:
         columns = ["image_id", "height", "width"]
         found = sources(run, "scores")
         for part in found.parts:
-            table = read_table(part.object, SCHEMAS["scores"], [*columns, "status", "shard"])
+            wanted = [*columns, "status", "shard"]
+            table = read_table(part.object, part_schema(run, "scores"), wanted)
             outdated = pc.field("shard").isin(pa.array(found.outdated, pa.int32()))
             yield -1, table.filter((pc.field("status") == "ok") & ~outdated)
         for shard in sorted(shard_numbers([file.name for file in found.shards])):

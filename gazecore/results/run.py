@@ -9,7 +9,7 @@ import gazecore
 from gazecore.density.codec import check_factor
 from gazecore.errors import InputError, RunMismatch, one_line
 from gazecore.images.formats import Limits
-from gazecore.results.schema import VERSION
+from gazecore.results.schema import SCORES_OF, VERSION
 from gazecore.shards.directory import (
     ShardedDirectory,
     claim,
@@ -83,8 +83,13 @@ class Given:
 
 
 class Run(ShardedDirectory):
-    """A run directory, the settings in its run.json, the model's name if that has one, and what
-    else it was begun with; None where nobody noted it."""
+    """A run directory, the settings in its run.json, and the model's name if that has one.
+
+    Attributes:
+        given: what else it was begun with; None where nobody noted it.
+        version: of its tables; runs of older ones are read and not written.
+        schema: of its scores.
+    """
 
     def __init__(
         self,
@@ -92,11 +97,14 @@ class Run(ShardedDirectory):
         settings: RunSettings,
         model: ModelNote = ModelNote(),
         given: Given | None = None,
+        version: int = VERSION,
     ) -> None:
         super().__init__(location, settings.shard_size, outcomes="scores", results="densities")
         self.settings = settings
         self.model = model
         self.given = given
+        self.version = version
+        self.schema = SCORES_OF[version]
         self.scores = self.outcomes
         self.densities = self.results
 
@@ -135,7 +143,12 @@ def find_run(location: Location, settings: RunSettings) -> Run:
     """The run that `begin_run` would start or go on with; nothing is written. Raises the same."""
     marker = location / "run.json"
     if marker.exists():
-        run = open_run(location)  # of this format, and readable
+        run = open_run(location)  # of a format that can be read
+        if run.version != VERSION:
+            raise RunMismatch(
+                f"{location.uri} has run format {run.version}, which this gazecore reads and does "
+                f"not go on with: its rows would lack `peaks`; score into another --out"
+            )
         refuse_others(marker, asdict(settings))
         return Run(location, settings, run.model, run.given)
     if any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
@@ -152,10 +165,11 @@ def open_run(location: Location) -> Run:
     """Open a run directory. Raises InputError where there is none."""
     try:
         content: Mapping[str, Any] = json.loads((location / "run.json").read_bytes())
-        if content["schema_version"] != VERSION:
+        version = content["schema_version"]
+        if version not in SCORES_OF:
             raise InputError(
-                f"{location.uri} has run format {content['schema_version']}, "
-                f"this gazecore reads {VERSION}"
+                f"{location.uri} has run format {version}, "
+                f"this gazecore reads {' and '.join(map(str, SCORES_OF))}"
             )
         note = content.get(_NOTE, {})  # which runs of gazecore 0.1 do not have
         model = ModelNote(**{key: str(note.get(key, "")) for key in asdict(ModelNote())})
@@ -172,4 +186,4 @@ def open_run(location: Location) -> Run:
         raise InputError(f"{location.uri} is not a run directory: it has no run.json") from None
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{location.uri}/run.json cannot be read: {one_line(error)}") from error
-    return Run(location, settings, model, options)
+    return Run(location, settings, model, options, version)

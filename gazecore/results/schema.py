@@ -15,7 +15,10 @@ from gazecore.errors import DamagedTable
 from gazecore.storage import Location
 from gazecore.tables import read_table, required
 
-VERSION = 1
+VERSION = 2
+"""Of the runs that are written. 1 had no `peaks`, and counted every local maximum in `n_peaks`."""
+
+PEAK = pa.struct([pa.field(name, pa.float32()) for name in ("x", "y", "height", "share")])
 
 SCORES = pa.schema(
     [
@@ -40,9 +43,13 @@ SCORES = pa.schema(
         pa.field("center_mass", pa.float32()),
         pa.field("n_peaks", pa.int16()),
         pa.field("disagreement_bits", pa.float32()),
+        pa.field("peaks", pa.list_(pa.field("element", PEAK))),
     ]
 )
 """Meanings: `density.summary` and docs/results-format.md."""
+
+SCORES_OF = {1: SCORES.remove(SCORES.get_field_index("peaks")), VERSION: SCORES}
+"""The scores of each version of runs that can be read."""
 
 DENSITIES = pa.schema(
     [

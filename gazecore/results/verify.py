@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -12,11 +13,11 @@ from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
 from gazecore.results.compacted import (
     COMPACTED,
-    SCHEMAS,
     TABLES,
     Table,
     home,
     identity,
+    part_schema,
     parts_folder,
     read_compaction,
     shard_files,
@@ -127,7 +128,7 @@ def _planned_problems(part: PlanPart, shard: Shard) -> Iterator[str]:
 def _shard_problems(run: Run, shard: Shard) -> Iterator[str]:
     name = shard_name(shard.number)
     tables = []
-    for folder, schema in ((run.scores, SCORES), (run.densities, DENSITIES)):
+    for folder, schema in ((run.scores, run.schema), (run.densities, DENSITIES)):
         try:
             if schema is DENSITIES:
                 tables.append(read_densities(folder / name))
@@ -211,8 +212,10 @@ def _sound(scores: pa.Table) -> np.ndarray:
     unsure = value["disagreement_bits"]
     is_ok &= ~present("disagreement_bits") | ((unsure >= -_ROUNDING) & (unsure <= MAX_BITS))
     is_ok &= ~present("error") & ~present("error_message")
+    if "peaks" in scores.column_names:
+        is_ok &= _sound_peaks(scores)
     has_failed = np.ones(len(is_ok), dtype=bool)
-    for name in numbers:
+    for name in (*numbers, *({"peaks"} & set(scores.column_names))):
         has_failed &= ~present(name)
     for name in ("error", "error_message"):
         has_failed &= np.array([bool(text) for text in scores[name].to_pylist()], dtype=bool)
@@ -221,6 +224,30 @@ def _sound(scores: pa.Table) -> np.ndarray:
     has_failed &= ((status == "failed") & (error != GONE)) | ((status == GONE) & (error == GONE))
     sound: np.ndarray = np.where(status == "ok", is_ok, has_failed)
     return sound
+
+
+def _sound_peaks(scores: pa.Table) -> np.ndarray:
+    """Whether each row's peaks are as many as it says, the highest first at its mode, in the image,
+    and share no fixation; bool (rows,)."""
+    names = ["peaks", "n_peaks", "peak_x", "peak_y", "height", "width"]
+
+    def is_sound(row: dict[str, Any]) -> bool:
+        peaks = row["peaks"]
+        if not peaks or len(peaks) != row["n_peaks"]:
+            return False
+        values = np.array([list(p.values()) if p else [None] * 4 for p in peaks], dtype=float)
+        x, y, heights, shares = values.T
+        room = 1 + _ROUNDING
+        return bool(
+            (x[0], y[0], heights[0]) == (row["peak_x"], row["peak_y"], 1)
+            and (np.diff(heights) <= 0).all()
+            and (values >= 0).all()
+            and (x <= (row["width"] or 0) * room).all()
+            and (y <= (row["height"] or 0) * room).all()
+            and shares.sum() <= room
+        )
+
+    return np.array([is_sound(row) for row in scores.select(names).to_pylist()], dtype=bool)
 
 
 def _compacted_problems(run: Run, table: Table) -> Iterator[str]:
@@ -240,7 +267,8 @@ def _compacted_problems(run: Run, table: Table) -> Iterator[str]:
         beside = shard_files(run, table)
         known = compaction.identities()
         same = {n: file for n, file in beside.items() if known.get(n) == identity(file)}
-        names = ", ".join(field.name for field in SCHEMAS[table] if field.name != "shard")
+        schema = part_schema(run, table)
+        names = ", ".join(name for name in schema.names if name != "shard")
         rows = f"count(*)::INT, bit_xor(hash({names}))"
         folders = {"parts": compaction.parts, "shards": list(same.values())}
         number = "regexp_extract(filename, 'shard-([0-9]+)', 1)::INT"

@@ -95,7 +95,7 @@ def read_scores(run: Run, shard: int) -> tuple[pa.Table, dict[str, str]]:
         FileNotFoundError: the shard is not done.
     """
     location = Object(run.scores / shard_name(shard))
-    table = read_table(location, SCORES)
+    table = read_table(location, run.schema)
     with location.refusing_damage():
         metadata = table.schema.metadata or {}
         return table.replace_schema_metadata(), dict(json.loads(metadata.get(AS_OF, b"{}")))

@@ -1,28 +1,21 @@
 """An image with its fixation density drawn over it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from gazecore.density.peaks import peaks
+from gazecore.density.peaks import Blocks, Peak, apart, find_peaks
 from gazecore.density.resample import to_size
-from gazecore.ownership import MADE_BY
+from gazecore.view.canvas import POINTS, Canvas, PictureFormat, picture_size, save_picture
 
 MASSES = (0.9, 0.7, 0.5, 0.3, 0.1)
 """Share of the fixations inside each contour, from the outermost to the innermost."""
-
-SMALLEST = 512
-"""Pixels of the longer side to which small images are enlarged, so that marks do not hide them."""
-
-NARROWEST = 64
-"""Pixels of the shorter side at least; of an image of 16:1 or more it is stretched to that."""
 
 MOST_PEAKS = 9
 """How many peaks are marked at most."""
@@ -30,15 +23,11 @@ MOST_PEAKS = 9
 MARKER = 21
 """Diameter in pixels of a peak's marker."""
 
-LEGEND = (540, 58)
-"""Width at least, and height, of the legend in pixels."""
-
-_NUMBERS = "Numbers: the highest peaks, 1 first; none where two would overlap."
+_NUMBERS = "Numbers: the peaks, 1 the highest; none where two would overlap."
 _DOTS = "Dots: where people looked."
 
 _COLOURS = matplotlib.colormaps["YlOrRd_r"](np.linspace(0.1, 0.85, len(MASSES)))
-_DPI = 100
-_POINTS = 72 / _DPI  # of type and lines, in a pixel
+_HALO = withStroke(linewidth=3, foreground=(0, 0, 0, 0.45))
 
 
 def draw_overlay(
@@ -48,8 +37,10 @@ def draw_overlay(
     points: np.ndarray | None = None,
     longer_side: int = 1024,
     legend: bool = True,
+    peaks: Sequence[Peak] | None = None,
+    format: PictureFormat = "png",
 ) -> None:
-    """Write a PNG: the image, dimmed where few look, contours of the density, and its peaks.
+    """Write a picture: the image, dimmed where few look, contours of the density, and its peaks.
 
     Each contour encloses the smallest area that holds 10, 30, 50, 70 or 90 % of the fixations.
     Peaks are numbered from the highest; where two markers would cover each other, the lower peak
@@ -58,95 +49,62 @@ def draw_overlay(
     Args:
         image: upright RGB. One that is smaller than SMALLEST is enlarged.
         log_density: on any grid of the same aspect, natural logarithm.
-        file: the PNG to write.
+        file: the picture to write.
         points: recorded fixations (n, 2), x and y in the image's pixels, drawn instead of peaks.
         longer_side: the picture is at most so many pixels wide or high, without the legend.
         legend: say below the picture what is seen in it.
+        peaks: the highest first, in the image's pixels; by default those of the density as given.
+        format: of the file.
     """
     width, height = picture_size(*image.size, longer_side)
+    scale = np.array([width, height]) / image.size
     density = np.exp(to_size(log_density, height, width).astype(np.float64))
     levels = _levels(density)
     # Full brightness inside the contour of half the fixations, falling to a third far outside.
     brightness = 0.35 + 0.65 * np.clip(density / max(levels[2], 1e-300), 0, 1) ** 0.5
     pixels = np.asarray(image.resize((width, height)), dtype=np.float32) / 255
-    canvas_width, below = (max(width, LEGEND[0]), LEGEND[1]) if legend else (width, 0)
-    canvas_height = height + below
-    figure = Figure(figsize=(canvas_width / _DPI, canvas_height / _DPI), dpi=_DPI)
-    FigureCanvasAgg(figure)
-    left = (canvas_width - width) // 2 / canvas_width
-    axes = figure.add_axes(
-        (left, below / canvas_height, width / canvas_width, height / canvas_height)
-    )
-    axes.set_axis_off()
-    axes.imshow(pixels * brightness[..., None], extent=(0, width, height, 0), aspect="auto")
+    canvas = Canvas(width, height, legend)
+    canvas.show(pixels * brightness[..., None])
     unique, first = np.unique(levels, return_index=True)
     if density.max() > unique[0]:
         x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-        axes.contour(x, y, density, levels=unique, colors=list(_COLOURS[first]), linewidths=1.6)
-    if points is None:
-        _draw_peaks(axes, np.exp(log_density), height, width)
+        lines = canvas.axes.contour(
+            x, y, density, levels=unique, colors=list(_COLOURS[first]), linewidths=1.6
+        )
+        lines.set(path_effects=[_HALO])
+    if points is not None:
+        x, y = (points * scale).T
+        canvas.axes.scatter(x, y, s=14, color="#22d3ee", edgecolors="black", linewidths=0.5)
     else:
-        x, y = (points * (width / image.width, height / image.height)).T
-        axes.scatter(x, y, s=14, color="#22d3ee", edgecolors="black", linewidths=0.5)
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+        if peaks is None:
+            peaks = find_peaks(Blocks.of_cells(np.exp(log_density)), image.height, image.width)
+        _draw_peaks(canvas, np.array([(peak.x, peak.y) for peak in peaks]) * scale)
     if legend:
-        _draw_legend(figure, _NUMBERS if points is None else _DOTS)
-    figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": MADE_BY})
+        _draw_legend(canvas, _NUMBERS if points is None else _DOTS)
+    save_picture(canvas.image(), file, format)
 
 
-def picture_size(width: int, height: int, longer_side: int = 1024) -> tuple[int, int]:
-    """(width, height) in pixels at which an image of a size is drawn."""
-    longer = min(longer_side, max(width, height, SMALLEST))
-    scale = longer / max(width, height)
-    drawn_width, drawn_height = (
-        max(min(NARROWEST, longer), round(side * scale)) for side in (width, height)
-    )
-    return drawn_width, drawn_height
-
-
-def apart(places: np.ndarray, distance: float, most: int) -> list[int]:
-    """Which of some places, taken in turn, are not nearer to one that was taken than a distance.
-
-    Args:
-        places: (n, 2), in any unit.
-        distance: in that unit.
-        most: how many to take at most.
-
-    Returns:
-        Their positions in `places`, ascending.
-    """
-    taken: list[int] = []
-    for number, place in enumerate(places):
-        if len(taken) == most:
-            break
-        if (np.hypot(*(places[taken] - place).T) >= distance).all():
-            taken.append(number)
-    return taken
-
-
-def _draw_peaks(axes: Axes, density: np.ndarray, height: int, width: int) -> None:
-    size = (width, height)
-    places = (peaks(density)[:, ::-1] + 0.5) * size / density.shape[::-1]
+def _draw_peaks(canvas: Canvas, places: np.ndarray) -> None:
     # A marker at the border is drawn whole; it covers its peak still.
-    half = np.minimum(MARKER / 2, np.array(size) / 2)
+    size = np.array([canvas.width, canvas.height])
+    half = np.minimum(MARKER / 2, size / 2)
     places = np.clip(places, half, size - half)
     for number in apart(places, MARKER + 2, MOST_PEAKS):
         x, y = places[number]
-        axes.plot(
-            x, y, "o", color="white", markeredgecolor="black", markersize=(MARKER - 1) * _POINTS
+        canvas.axes.plot(
+            x, y, "o", color="white", markeredgecolor="black", markersize=(MARKER - 1) * POINTS
         )
-        axes.text(x, y, str(number + 1), ha="center", va="center_baseline", fontsize=9)
+        canvas.axes.text(x, y, str(number + 1), ha="center", va="center_baseline", fontsize=9)
 
 
-def _draw_legend(figure: Figure, marks: str) -> None:
+def _draw_legend(canvas: Canvas, marks: str) -> None:
     lines = [Line2D([], [], color=colour, linewidth=2.2) for colour in _COLOURS]
-    figure.legend(
+    canvas.figure.legend(
         lines,
         [f"{mass:.0%}" for mass in MASSES],
         title="Each line encloses this share of the predicted fixations:",
         loc="lower left",
-        bbox_to_anchor=(0, 16 / figure.bbox.height),
+        bbox_to_anchor=(0, 16 / canvas.figure.bbox.height),
         ncol=len(MASSES),
         frameon=False,
         fontsize=8,
@@ -156,9 +114,7 @@ def _draw_legend(figure: Figure, marks: str) -> None:
         columnspacing=1.4,
         alignment="left",
     )
-    figure.text(
-        8 / figure.bbox.width, 6 / figure.bbox.height, f"Dark: few people look. {marks}", fontsize=8
-    )
+    canvas.say(f"Dark: few people look. {marks}")
 
 
 def _levels(density: np.ndarray) -> np.ndarray:

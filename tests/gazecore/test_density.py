@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 
 from gazecore.density.codec import FACTORS, STEP, decode, encode
-from gazecore.density.peaks import peaks
+from gazecore.density.peaks import DISTANCE, Blocks, find_peaks
 from gazecore.density.resample import normalise, to_size
 from gazecore.density.summary import statistics
 from gazecore.errors import InputError
@@ -127,6 +127,7 @@ def test_one_cell() -> None:
     assert found["area_90"] == pytest.approx(0.9 / cells)
     assert found["center_mass"] == 0
     assert found["n_peaks"] == 1
+    assert found.pop("peaks") == [{"x": 11, "y": 7, "height": 1, "share": pytest.approx(1)}]
     assert all(np.isfinite(value) for value in found.values() if value is not None)
 
 
@@ -144,25 +145,95 @@ def test_two_peaks() -> None:
     assert found["center_mass"] == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.06, 2), (0.04, 1)])
-def test_peaks_below_five_percent_do_not_count(share: float, count: int) -> None:
-    p = np.full((20, 20), 1e-6)
-    p[5, 5], p[15, 15] = 1, share
-    assert peaks(p).tolist() == [[5, 5], [15, 15]][:count]
+def peaks(density: np.ndarray, height: int = 0, width: int = 0) -> list[tuple[float, ...]]:
+    """x, y and height of the peaks of a density of cells of one pixel."""
+    rows, columns = density.shape
+    found = find_peaks(Blocks.of_cells(density), height or rows, width or columns)
+    return [(peak.x, peak.y, round(peak.height, 6)) for peak in found]
+
+
+def hills(*tops: tuple[int, int, float], floor: float = 1e-6, side: int = 40) -> np.ndarray:
+    """A square density with single cells that stand out."""
+    p = np.full((side, side), floor)
+    for row, column, height in tops:
+        p[row, column] = height
+    return p
+
+
+@pytest.mark.parametrize(("height", "count"), [(0.11, 2), (0.09, 1)])
+def test_what_is_far_below_the_highest_is_no_peak(height: float, count: int) -> None:
+    assert len(peaks(hills((5, 5, 1), (15, 15, height)))) == count
+
+
+@pytest.mark.parametrize(("floor", "count"), [(0.65, 2), (0.7, 1)])
+def test_what_does_not_stand_out_is_no_peak(floor: float, count: int) -> None:
+    # From 1 over the floor to 2: a peak if it is 1.5 times as high as the floor.
+    assert len(peaks(hills((5, 5, 2), (15, 15, 1), floor=floor))) == count
+
+
+def test_ripples_on_a_hill_are_one_peak_however_many() -> None:
+    y, x = np.mgrid[:120, :160]
+    hill = np.exp(-((x - 60) ** 2 + (y - 50) ** 2) / 1500)
+    ripples = hill * (1 + 0.15 * np.sin(x / 2) * np.sin(y / 2))
+    ((left, top, height),) = peaks(ripples)
+    assert np.hypot(left - 60, top - 50) < 8
+    assert height == 1
+
+
+def test_a_prominent_hill_beside_a_ridge_counts_by_its_own_pass() -> None:
+    # 3 - pass 1 - 2 - pass 1.9 - 2.5: the 2 stands 1.05 times above its pass, the 2.5 2.5 times.
+    line = np.array([3, 1, 2, 1.9, 2.5, 0.5])
+    found = peaks(line.repeat(6)[None].repeat(6, axis=0))
+    assert [height for *_, height in found] == [1, pytest.approx(2.5 / 3, abs=1e-5)]
+
+
+@pytest.mark.parametrize(("apart", "count"), [(11, 1), (13, 2)])
+def test_of_two_that_are_near_the_higher_one_counts(apart: int, count: int) -> None:
+    found = peaks(hills((50, 50, 1), (50, 50 + apart, 0.9), side=200))
+    assert [height for *_, height in found] == [1, 0.9][:count]
+    assert found[0][:2] == (50.5, 50.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**20), st.integers(1, 60), st.integers(1, 60), st.floats(0.1, 100))
+def test_peaks_are_apart_and_share_no_fixation(
+    seed: int, rows: int, columns: int, scale: float
+) -> None:
+    p = np.random.default_rng(seed).random((rows, columns)) ** 8 + 1e-9
+    height, width = (max(1, round(side * scale)) for side in p.shape)
+    found = find_peaks(Blocks.of_cells(p), height, width)
+    places = [np.array([peak.x, peak.y]) for peak in found]
+    for i, place in enumerate(places):
+        assert 0 <= place[0] <= width
+        assert 0 <= place[1] <= height
+        for other in places[:i]:
+            assert np.hypot(*(place - other)) >= DISTANCE * max(height, width) - 1e-9
+    heights = [peak.height for peak in found]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] == 1
+    assert sum(peak.share for peak in found) <= 1 + 1e-9
+
+
+def test_the_shares_of_two_hills_are_theirs() -> None:
+    covariance = ((64.0, 0.0), (0.0, 64.0))
+    left, right = (gaussian(300, 400, (x, 150), covariance) for x in (100, 300))
+    found = stats(np.logaddexp(left + np.log(0.75), right + np.log(0.25)), 300, 400)["peaks"]
+    # Of a Gaussian with a deviation of 8, 1 - exp(-3^2 / 2) lies within 24, 6 % of 400.
+    within = 1 - np.exp(-4.5)
+    assert [peak["share"] for peak in found] == pytest.approx(
+        [0.75 * within, 0.25 * within], rel=0.02
+    )
 
 
 def test_peaks_are_sorted_and_may_touch_the_border() -> None:
-    p = np.full((10, 10), 0.01)
-    p[0, 0], p[9, 9], p[0, 9], p[4, 4] = 0.5, 0.9, 0.7, 1
-    assert peaks(p).tolist() == [[4, 4], [9, 9], [0, 9], [0, 0]]
+    found = peaks(hills((0, 0, 0.5), (39, 39, 0.9), (0, 39, 0.7), (16, 16, 1), floor=0.01))
+    assert [place[:2] for place in found] == [(16.5, 16.5), (39.5, 39.5), (39.5, 0.5), (0.5, 0.5)]
 
 
 def test_a_plateau_is_one_peak() -> None:
-    p = np.full((20, 20), 0.1)
-    p[3:8, 3:9] = 1
-    p[12:15, 12:15] = 0.5
-    p[15, 15] = 0.5
-    # The lowest level lies beside higher ones everywhere it touches them, so it is no peak.
+    p = np.full((40, 40), 0.1)
+    p[3:13, 3:13] = 1
+    p[3:13, 20:23] = p[10:13, 20:30] = 0.5  # an L, two of whose ends are far from each other
     assert len(peaks(p)) == 2
 
 
@@ -170,8 +241,8 @@ def test_a_plateau_is_one_peak() -> None:
 def test_a_step_on_the_way_up_is_no_peak(transposed: bool) -> None:
     p = np.repeat([1.0, 2.0, 3.0, 4.0], 5)[None].repeat(6, axis=0)
     p = p.T if transposed else p
-    (peak,) = peaks(p)
-    assert p[tuple(peak)] == 4
+    ((x, y, _),) = peaks(p)
+    assert p[int(y), int(x)] == 4
 
 
 @pytest.mark.parametrize(
@@ -182,8 +253,7 @@ def test_a_step_on_the_way_up_is_no_peak(transposed: bool) -> None:
 def test_the_first_peak_is_the_mode_that_the_statistics_name(density: np.ndarray) -> None:
     rows, columns = density.shape
     found = stats(normalised(np.log(density)), rows, columns)
-    row, column = peaks(density)[0]
-    assert (found["peak_x"], found["peak_y"]) == (column + 0.5, row + 0.5)
+    assert (found["peak_x"], found["peak_y"]) == peaks(density)[0][:2]
 
 
 @settings(max_examples=50, deadline=None)
@@ -208,6 +278,8 @@ def test_mirroring_moves_only_what_it_should() -> None:
         "peak_x": 400 - one["peak_x"],
         "cov_xy": -one["cov_xy"],
     }
+    there, here = other.pop("peaks"), mirrored.pop("peaks")
+    assert [400 - peak["x"] for peak in there] == [peak["x"] for peak in here]
     del other["disagreement_bits"], mirrored["disagreement_bits"]
     assert other == pytest.approx(mirrored, rel=1e-9)
 

@@ -72,11 +72,12 @@ def test_a_density_is_what_a_run_stores(
     numbers = pa.Table.from_pylist([{**row, **density.statistics}], SCORES)
     assert numbers.to_pylist() == [row]
     peak = density.peaks[0]
-    assert (peak.x, peak.y, peak.share) == (
+    assert (peak.x, peak.y, peak.height) == (
         pytest.approx(row["peak_x"]), pytest.approx(row["peak_y"]), 1.0,
     )  # fmt: skip
     assert len(density.peaks) == row["n_peaks"]
-    assert all(0.05 <= peak.share <= 1 for peak in density.peaks)
+    assert all(0.1 <= peak.height <= 1 for peak in density.peaks)
+    assert 0 < sum(peak.share for peak in density.peaks) <= 1
     stored = run.density("photo.png")
     # Stored on a quarter of the grid's side, in steps of 1/32 nat.
     assert float((np.exp(stored) * (stored - density.log_density)).sum()) < 0.01

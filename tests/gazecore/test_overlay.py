@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from gazecore.density.peaks import apart
 from gazecore.density.resample import normalise
 from gazecore.geometry import GRID_STRIDE, network_size
-from gazecore.view.overlay import LEGEND, MARKER, MASSES, MOST_PEAKS, apart, draw_overlay
+from gazecore.view.canvas import LEGEND
+from gazecore.view.overlay import MARKER, MASSES, MOST_PEAKS, draw_overlay
 
 
 def bump(rows: int, columns: int, x: float, y: float, sigma: float) -> np.ndarray:

@@ -110,12 +110,40 @@ IMPOSSIBLE = [
 ]  # fmt: skip
 IMPOSSIBLE += [("cov_xy", 1e9), ("cov_xy", float("nan"))]
 IMPOSSIBLE += [("n_peaks", 0), ("n_peaks", -3), ("height", 0)]
+PEAK = {"x": 36.0, "y": 24.0, "height": 1.0, "share": 0.5}
+IMPOSSIBLE += [
+    ("peaks", value)
+    for value in (
+        None, [], [None], [PEAK] * 99, [{**PEAK, "x": None}], [{**PEAK, "share": float("nan")}],
+        [{**PEAK, "height": 0.5}],
+    )
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("column", "value"), IMPOSSIBLE)
-def test_what_no_image_can_have_is_found(folder: Path, column: str, value: float) -> None:
+def test_what_no_image_can_have_is_found(folder: Path, column: str, value: Any) -> None:
     rewritten(folder / "scores/shard-000001.parquet", with_value(column, value))
     assert any("scores/shard-000001.parquet: the row of 002.jpg" in line for line in found(folder))
+
+
+def test_peaks_that_contradict_each_other_or_the_row_are_found(folder: Path) -> None:
+    path = folder / "scores/shard-000001.parquet"
+    row = pq.read_table(path).to_pylist()[0]
+    top = row["peaks"][0]
+    lower = {**top, "height": 0.5, "share": 0.1}
+    for peaks in (
+        [{**top, "x": top["x"] + 1}],
+        [lower, top],
+        [top, {**lower, "x": 73.0}],
+        [top, {**lower, "y": -1.0}],
+        [{**top, "share": 0.95}, lower],
+    ):
+        rewritten(path, with_value("peaks", peaks))
+        rewritten(path, with_value("n_peaks", len(peaks)))
+        assert any("the row of 002.jpg" in line for line in found(folder)), peaks
+    rewritten(path, with_value("peaks", [top, lower]))
+    rewritten(path, with_value("n_peaks", 2))
+    assert found(folder) == []
 
 
 def test_another_uri_than_planned_is_found(folder: Path) -> None:

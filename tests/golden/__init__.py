@@ -2,6 +2,9 @@
 
 The input lies in memory, as bitmaps and with a list, so that nothing of it differs between
 machines: no encoder, no time, no path.
+
+Where a change of the format means them to be others, `pytest tests/gazecore/test_golden.py
+--basetemp=NEW` leaves the new ones in NEW/test_a_run_is_what_it_was0/run, to be copied here.
 """
 
 import io

@@ -144,6 +144,13 @@ def test_predict_draws_an_overlay_and_prints_numbers(
     assert size_of(tmp_path / "seen" / "one.png") == (540, 341 + 58)  # enlarged, and a legend below
     assert size_of(tmp_path / "seen" / "one-2.png") == (540, 512 + 58)
     assert "bit" in result.stdout
+    result = gazecore_here(
+        "predict", "other", "on*.jpg", "--out", "maps", "--model", tiny_file, "--style", "heatmap",
+        "--format", "webp", "--size", "256", "--transparent",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert size_of(tmp_path / "maps" / "one.webp") == (171, 256)
+    assert size_of(tmp_path / "maps" / "one-2.webp") == (256, 171)
 
 
 def test_lists_with_ids_and_failures_of_every_kind(
