@@ -1,0 +1,125 @@
+"""This model, UNISAL and the centre bias on the same images, by the same metrics.
+
+    python -m benchmarks.peers --unisal ENV/bin/python --osie CORPUS --mit1003 CORPUS \\
+        --run MIT1003_OUT_OF_FOLD --out DIR [--images 1003]
+
+None has seen the judged images' fixations: of OSIE those that the default model's training held
+out, of MIT1003 each by the member whose fold it was. `unisal_maps.py` says what ENV needs. UNISAL's
+maps are judged as maps, likelihoods by a conversion fitted to other images (`gazecore evaluate
+--maps`); AUC and NSS are compared with pysaliency's on the first fifty images.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gazecore
+from benchmarks.environment import report
+from gazecore.corpus.schema import Corpus
+from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.maps import Maps
+from gazecore.evaluation.outputs import describe, evaluate_densities
+from gazecore.evaluation.settings import EvaluationConfig
+from gazecore.metrics.recording import recordings
+from gazecore.model.bundle import load_bundle
+from tests.gazecore import oracle
+
+SIGMA = {"osie": 24.0, "mit1003": 35.0}
+LIMIT = 1e-9
+
+
+def unisal(python: str, corpus: Corpus, chosen: list[str], folder: Path) -> float:
+    """Make UNISAL's maps of the images that have none yet; returns the seconds of an image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
+    names = {i: Path(i).stem for i in chosen}
+    missing = [i for i in chosen if not (folder / f"{names[i]}.npy").exists()]
+    started = time.monotonic()
+    lines = "".join(f"{uris[i].removeprefix('file://')}\t{names[i]}\n" for i in missing)
+    script = Path(__file__).parent / "unisal_maps.py"
+    subprocess.run([python, script, folder], input=lines, text=True, check=True)
+    return (time.monotonic() - started) / max(1, len(missing))
+
+
+def averages(summary: dict[str, Any], predictor: str) -> dict[str, Any]:
+    """Each metric of a predictor, and its share of the gold standard."""
+    found = {metric: values[predictor] for metric, values in summary["metrics"].items()}
+    if predictor == "model":
+        found["explained_information_gain"] = summary["explained_information_gain"]
+    return found
+
+
+def largest_difference(corpus: Corpus, maps: Maps, images: Any) -> dict[str, float]:
+    """Of AUC and NSS of fifty images from pysaliency's."""
+    rows = {row["image_id"]: row for row in images.to_pylist()}
+    judged = [r for r in recordings(corpus) if r.image_id in rows][:50]
+    points = [r.points for r in judged]
+    stimuli, fixations = oracle.dataset(points, [(r.height, r.width) for r in judged])
+    theirs = oracle.saliency_model(stimuli, [maps.saliency(r.image_id) for r in judged])
+    at = np.repeat(range(len(judged)), [len(p) for p in points])
+    found = {}
+    for metric, values in (
+        ("auc", theirs.AUCs(stimuli, fixations)),
+        ("nss", theirs.NSSs(stimuli, fixations)),
+    ):
+        means = [values[at == n].mean() for n in range(len(judged))]
+        own = [rows[r.image_id][f"{metric}_model"] for r in judged]
+        found[metric] = float(np.abs(np.subtract(means, own)).max())
+    return found
+
+
+def main() -> int:
+    """Run it; 1 where a figure differs from pysaliency's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--unisal", required=True, help="the Python of UNISAL's environment")
+    parser.add_argument("--osie", required=True)
+    parser.add_argument("--mit1003", required=True)
+    parser.add_argument("--run", required=True, help="MIT1003's out-of-fold densities")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--images", type=int, default=1003, help="of MIT1003")
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {}
+    worst = 0.0
+    for name in ("osie", "mit1003"):
+        corpus = gazecore.load_corpus(getattr(arguments, name))
+        config = EvaluationConfig(sigma=SIGMA[name])
+        if name == "osie":
+            chosen = load_bundle().training.held_out(corpus.digest) or []
+            model = gazecore.load()
+            listed = arguments.out / "held-out.txt"
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            listed.write_text("".join(f"{i}\n" for i in chosen))
+            ours = gazecore.evaluate(model, corpus, images=str(listed), sigma=config.sigma).summary
+        else:
+            chosen = [i for i, p in corpus.points().items() if len(p)][: arguments.images]
+            densities = Densities(corpus, chosen, arguments.run, "centerbias")
+            about = describe(corpus, densities, "gazecore", None, {}, "centerbias", {})
+            ours = evaluate_densities(corpus, densities, config, about).summary
+        seconds = unisal(arguments.unisal, corpus, chosen, arguments.out / name)
+        maps = Maps(corpus, chosen, str(arguments.out / name), "saliency")
+        about = describe(corpus, maps, "UNISAL", None, {}, "centerbias", {})
+        theirs = evaluate_densities(corpus, maps, config, about)
+        differences = largest_difference(corpus, maps, theirs.images)
+        worst = max(worst, *differences.values())
+        found[name] = {
+            "images": len(chosen),
+            "gazecore": averages(ours, "model"),
+            "unisal": averages(theirs.summary, "model"),
+            "centerbias": averages(ours, "centerbias"),
+            "unisal_seconds_an_image": seconds,
+            "differences_from_pysaliency": differences,
+        }
+        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+    report("peers", model=asdict(gazecore.load().bundle.training)["corpus"], **found)
+    return int(worst > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
