@@ -26,6 +26,7 @@ from gazecore.corpus.schema import Corpus
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.maps import Maps
 from gazecore.evaluation.outputs import describe, evaluate_densities
+from gazecore.evaluation.selection import HELD_OUT, select_images
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.metrics.recording import recordings
 from gazecore.model.bundle import load_bundle
@@ -91,12 +92,10 @@ def main() -> int:
         corpus = gazecore.load_corpus(getattr(arguments, name))
         config = EvaluationConfig(sigma=SIGMA[name])
         if name == "osie":
-            chosen = load_bundle().training.held_out(corpus.digest) or []
+            held_out = load_bundle().training.held_out(corpus.digest)
+            chosen, _ = select_images(corpus, HELD_OUT, None, held_out)
             model = gazecore.load()
-            listed = arguments.out / "held-out.txt"
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            listed.write_text("".join(f"{i}\n" for i in chosen))
-            ours = gazecore.evaluate(model, corpus, images=str(listed), sigma=config.sigma).summary
+            ours = gazecore.evaluate(model, corpus, images=HELD_OUT, sigma=config.sigma).summary
         else:
             chosen = [i for i, p in corpus.points().items() if len(p)][: arguments.images]
             densities = Densities(corpus, chosen, arguments.run, "centerbias")

@@ -64,7 +64,7 @@ def _cell(value: object) -> str:
 
 def show_averages(summary: Mapping[str, Any], page: str) -> None:
     """Print an evaluation's averages with their 95 % intervals, and where the page is."""
-    from gazecore.view.report import METRIC_TITLES, share_of
+    from gazecore.view.report import CEILING, METRIC_TITLES, share_of
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("mean over images", "model", "centre bias", "gold standard"):
@@ -79,6 +79,9 @@ def show_averages(summary: Mapping[str, Any], page: str) -> None:
     if summary["explained_information_gain"]:
         share = _interval(summary["explained_information_gain"])
         rows.append(("explained information gain", f"{share} {share_of(summary)}"))
+    if found := summary.get("ceiling"):
+        rows.append(("ceiling", f"{_interval(found['information_gain'])} bit, {CEILING}"))
+        rows.append(("share of the ceiling", _interval(found["explained_information_gain"])))
     if summary["seen_in_training"]:
         rows.append(
             ("caution", f"the model was trained on {summary['seen_in_training']:,} of these images")

@@ -11,7 +11,8 @@ from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
 from gazecore.evaluation.densities import Predicted
 from gazecore.evaluation.settings import EvaluationConfig, Predictor
-from gazecore.metrics import goldstandard
+from gazecore.metrics import ceiling, goldstandard
+from gazecore.metrics.auc import at
 from gazecore.metrics.baseline import LeaveOneOutCenterbias
 from gazecore.metrics.judgement import Judgement, judge
 from gazecore.metrics.nonfixations import Nonfixations
@@ -90,6 +91,14 @@ class Judge:
         }
         if self.gold_standard:
             found["gold_standard"] = judge_viewers(self.gold_standard, recording, *common)
+        if self._config.ceiling:
+            model = to_size(predicted.log_density, *size)
+            nats = ceiling.log_likelihoods(recording, log_centerbias, model)
+            over = at(log_centerbias if baseline is None else baseline, recording.points)
+            gains = (nats - over) / np.log(2)
+            found["ceiling"] = Judgement(
+                {"information_gain": gains}, {"information_gain": float(gains.mean())}
+            )
         return found
 
     def judge_all(

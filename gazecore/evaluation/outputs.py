@@ -23,7 +23,7 @@ from gazecore.evaluation.judge import Judge
 from gazecore.evaluation.maps import Maps
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.evaluation.summary import summarise
-from gazecore.evaluation.tables import fixation_table, image_table
+from gazecore.evaluation.tables import fixation_table, image_table, with_ceiling
 from gazecore.model.bundle import ModelBundle, load_bundle
 from gazecore.model.record import TrainingRecord
 from gazecore.model.spec import DEFAULT
@@ -67,6 +67,8 @@ def evaluate_densities(
     found = judge.judge_all(densities, cores(_MOST_THREADS), on_image)
     judgements = {i: found[i] for i in corpus.image_ids if i in found}
     images = image_table(corpus, judgements, config.metrics)
+    if config.ceiling:
+        images = with_ceiling(images, judgements)
     fixations = fixation_table(corpus, judgements, config.metrics)
     gold = judge.gold_standard
     summary = {

@@ -47,11 +47,13 @@ def select_images(
 
 def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list[str]:
     if images == HELD_OUT:
-        if not held_out:
+        # Of corpora that trained together the model names the images of all.
+        listed = [i for i in corpus.image_ids if i in set(held_out or ())]
+        if not listed:
             raise InputError(
                 "the model was not trained on this corpus, or held out none of its images"
             )
-        listed, source = list(held_out), "the model's training"
+        source = "the model's training"
     else:
         try:
             text = Location(images).read_bytes().decode()

@@ -29,7 +29,7 @@ def summarise(images: pa.Table, metrics: tuple[Metric, ...]) -> dict[str, Any]:
         null; `metrics_over_fixations`: the same over fixations, for the metrics that single
         fixations have; `explained_information_gain`: the model's share of the gold standard's, over
         the images that have one, null where that is not surely above 0; `gold_standard_images`: how
-        many these are.
+        many these are; `ceiling`, where the images have it, the same of that.
     """
     counts = images["fixations"].to_numpy().astype(np.float64)
 
@@ -51,15 +51,30 @@ def summarise(images: pa.Table, metrics: tuple[Metric, ...]) -> dict[str, Any]:
     return {
         "metrics": table(metrics, lambda values, _: average(values)),
         "metrics_over_fixations": table(single, average_over_fixations),
-        "explained_information_gain": _explained(images) if "information_gain" in metrics else None,
+        "explained_information_gain": _explained(images, "gold_standard"),
+        **_ceiling(images),
         "gold_standard_images": images.num_rows - images[f"{metrics[0]}_gold_standard"].null_count,
     }
 
 
-def _explained(images: pa.Table) -> dict[str, float] | None:
-    gains, limit = (
-        _column(images, f"information_gain_{name}") for name in ("model", "gold_standard")
-    )
+def _ceiling(images: pa.Table) -> dict[str, Any]:
+    """Where the ceiling was asked for: `ceiling`, its information gain and the model's share."""
+    if "information_gain_ceiling" not in images.column_names:
+        return {}
+    gains = _column(images, "information_gain_ceiling")
+    gains = gains[~np.isnan(gains)]
+    return {
+        "ceiling": {
+            "information_gain": asdict(average(gains)) if len(gains) else None,
+            "explained_information_gain": _explained(images, "ceiling"),
+        }
+    }
+
+
+def _explained(images: pa.Table, limiting: str) -> dict[str, float] | None:
+    if "information_gain_model" not in images.column_names:
+        return None
+    gains, limit = (_column(images, f"information_gain_{name}") for name in ("model", limiting))
     there = ~np.isnan(gains) & ~np.isnan(limit)
     if not there.any() or average(limit[there]).low <= 0:
         return None

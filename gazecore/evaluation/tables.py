@@ -60,5 +60,11 @@ def fixation_table(corpus: Corpus, judgements: Judgements, metrics: tuple[Metric
     return table
 
 
+def with_ceiling(images: pa.Table, judgements: Judgements) -> pa.Table:
+    """The table of images with `information_gain_ceiling`, see `metrics.ceiling`."""
+    values = [found["ceiling"].image["information_gain"] for found in judgements.values()]
+    return images.append_column("information_gain_ceiling", _nullable(np.array(values)))
+
+
 def _nullable(values: np.ndarray) -> pa.Array:
     return pa.array(values, pa.float64(), mask=np.isnan(values))

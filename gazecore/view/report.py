@@ -55,6 +55,7 @@ def render_report(
         summary=summary,
         titles=METRIC_TITLES,
         baseline=BASELINES.get(summary["baseline"], f"the densities of {summary['baseline']}"),
+        ceiling=CEILING,
         densities_from=MAPS.get(summary.get("maps_are", ""), ""),
         share_of=share_of(summary) if summary["explained_information_gain"] else "",
         histogram=_histogram(gains) if gains else None,
@@ -74,6 +75,12 @@ MAPS = {
     "log-density": "They are log densities, judged as they are.",
 }
 """How others' maps became densities, by what they are."""
+
+
+CEILING = (
+    "for each image the best mixture of the other viewers, the centre bias, the uniform density "
+    "and the model itself"
+)
 
 
 def share_of(summary: Mapping[str, Any]) -> str:
