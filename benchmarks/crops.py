@@ -85,7 +85,7 @@ def spread(ids: list[str], count: int) -> list[str]:
 
 def osie(model: gazecore.Model, corpus: gazecore.Corpus, count: int) -> dict[str, int | None]:
     """Images that the training held out; all members have not seen them."""
-    held_out = model.bundle.training.held_out(corpus.digest)
+    held_out = model.bundle.training.held_out(corpus.digest, corpus.image_ids)
     if not held_out:
         raise SystemExit("the default model's training held out nothing of this corpus")
     return dict.fromkeys(spread(held_out, count))

@@ -92,7 +92,7 @@ def main() -> int:
         corpus = gazecore.load_corpus(getattr(arguments, name))
         config = EvaluationConfig(sigma=SIGMA[name])
         if name == "osie":
-            held_out = load_bundle().training.held_out(corpus.digest)
+            held_out = load_bundle().training.held_out(corpus.digest, corpus.image_ids)
             chosen, _ = select_images(corpus, HELD_OUT, None, held_out)
             model = gazecore.load()
             ours = gazecore.evaluate(model, corpus, images=HELD_OUT, sigma=config.sigma).summary

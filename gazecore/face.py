@@ -243,7 +243,8 @@ def evaluate(
     name, bundle = "the model", None
     if isinstance(model, Model):
         name, bundle = model.name, model.bundle
-    held_out = bundle.training.held_out(corpus.digest) if bundle else None
+    record = bundle.training if bundle else TrainingRecord()
+    held_out = record.held_out(corpus.digest, corpus.image_ids)
     chosen, left_out = select_images(corpus, images, limit, held_out)
     with tempfile.TemporaryDirectory(prefix="gazecore-evaluate-") as folder:
         if isinstance(model, Results):

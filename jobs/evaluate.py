@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from cluster.layout import ClusterConfig
 from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.settings import EvaluationConfig, MapsAre
+from gazecore.model.record import TrainingRecord
 from gazecore.model.spec import DEFAULT
 from gazecore.results.settings import ScoringOptions
 from jobs.command import run_command
@@ -94,7 +95,8 @@ def evaluate(options: EvaluateOptions) -> int:
     refuse_foreign(options.out, [options.corpus, options.run, options.maps, options.baseline])
     corpus = load_corpus(options.corpus)
     bundle = None if options.maps else judged_bundle(options.model, options.run)
-    held_out = bundle.training.held_out(corpus.digest) if bundle else None
+    record = bundle.training if bundle else TrainingRecord()
+    held_out = record.held_out(corpus.digest, corpus.image_ids)
     chosen, left_out = select_images(corpus, options.images, options.limit, held_out)
     densities: Densities | Maps
     if options.maps:

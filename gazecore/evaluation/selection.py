@@ -47,13 +47,11 @@ def select_images(
 
 def _listed(corpus: Corpus, images: str, held_out: Sequence[str] | None) -> list[str]:
     if images == HELD_OUT:
-        # Of corpora that trained together the model names the images of all.
-        listed = [i for i in corpus.image_ids if i in set(held_out or ())]
-        if not listed:
+        if not held_out:
             raise InputError(
                 "the model was not trained on this corpus, or held out none of its images"
             )
-        source = "the model's training"
+        listed, source = list(held_out), "the model's training"
     else:
         try:
             text = Location(images).read_bytes().decode()

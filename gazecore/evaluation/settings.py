@@ -25,7 +25,7 @@ class EvaluationConfig:
     """Deviation in pixels of the empirical maps of CC, KLDiv and SIM, usually one degree of visual
     angle: 35 for MIT1003 and MIT300, 24 for OSIE."""
     ceiling: bool = False
-    """Give the share of a higher ceiling, too: for each image the best mixture of other viewers, the
+    """Give the share of a higher ceiling, too: of each image the best mixture of other viewers, the
     centre bias and the model itself (arXiv 2605.03885). Takes about a second an image."""
 
     def __post_init__(self) -> None:

@@ -70,11 +70,11 @@ class TrainingRecord:
         stages = self._stages_on(corpus)
         return sorted({i for stage in stages for i in set(judged) - set(stage.held_out_images)})
 
-    def held_out(self, corpus: str) -> list[str] | None:
-        """The images of a corpus, of that digest, that took no part at any stage; None if the
-        record does not say."""
+    def held_out(self, corpus: str, images: Collection[str]) -> list[str] | None:
+        """Of the images of a corpus, of that digest, those that took no part at any stage; None if
+        the record does not say. Stages name the images of all corpora that trained together."""
         found = [set(stage.held_out_images) for stage in self._stages_on(corpus)]
-        return sorted(set.intersection(*found)) if found else None
+        return sorted(set(images).intersection(*found)) if found else None
 
     def _stages_on(self, corpus: str) -> list["TrainingRecord"]:
         return [stage for stage in self.stages() if corpus in stage.corpora_sha256]

@@ -300,11 +300,11 @@ def test_images_that_the_model_was_trained_on_are_known(tmp_path: Path) -> None:
     # The stages that a model went through count, too.
     for training in (replace(other, started_from=own), replace(own, started_from=other)):
         assert training.seen(corpus.digest, ids[:3]) == [ids[0], ids[2]]
-        assert training.held_out(corpus.digest) == sorted([ids[1], ids[5]])
+        assert training.held_out(corpus.digest, ids) == sorted([ids[1], ids[5]])
     again = replace(own, held_out_images=[ids[1]], started_from=own)
-    assert again.held_out(corpus.digest) == [ids[1]]
+    assert again.held_out(corpus.digest, ids) == [ids[1]]
     assert again.seen(corpus.digest, [ids[5]]) == [ids[5]]
-    assert other.held_out(corpus.digest) is None
+    assert other.held_out(corpus.digest, ids) is None
 
 
 def test_what_cannot_be_judged_is_said(tmp_path: Path) -> None:

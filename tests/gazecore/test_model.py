@@ -190,15 +190,15 @@ def test_osie_images_of_several_sizes_agree_with_the_reference(
 @pytest.mark.corpora
 def test_the_default_bundle_predicts_held_out_fixations(default: DeepGaze, shared: Path) -> None:
     corpus = read_osie(str(shared / "osie"))
-    held_out = default.bundle.training.held_out(corpus.digest)
+    held_out = default.bundle.training.held_out(corpus.digest, corpus.image_ids)
     assert held_out is not None
     assert len(held_out) == 100
     reached = score_held_out(default, held_out, corpus)
     print(f"\n{reached}")
-    assert reached.information_gain >= 1.6
+    assert reached.information_gain >= 1.8
     assert reached.auc >= 0.90
     assert reached.fixations == 14071
-    assert default.bundle.metrics["out_of_fold_information_gain"] >= 0.97
+    assert default.bundle.metrics["out_of_fold_information_gain"] >= 1.03
 
 
 def test_the_centre_bias_finds_the_density_it_was_drawn_from() -> None:

@@ -620,5 +620,6 @@ def test_what_was_learned_first_is_rehearsed(cache: FeatureCache, tmp_path: Path
     alone = TrainingSet([cache])
     own = alone.centerbias(alone.images).log_density
     np.testing.assert_array_equal(bundle.centerbias, own)
-    assert bundle.training.held_out(data.digests[1]) == held_out
+    assert bundle.training.held_out(data.digests[1], beside.image_ids) == sorted(held_out)
+    assert bundle.training.held_out(data.digests[1], ["another.png"]) == []
     assert bundle.training.seen(data.digests[0], cache.image_ids) == sorted(cache.image_ids)
