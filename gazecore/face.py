@@ -18,6 +18,7 @@ from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
 from gazecore.metrics.names import METRICS, Metric
+from gazecore.model.record import TrainingRecord
 from gazecore.model.spec import DEFAULT
 from gazecore.predictor import Model
 from gazecore.regions.files import open_regions
