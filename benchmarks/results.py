@@ -22,34 +22,81 @@ gold standard predicts people from people: each viewer from all the others or, w
 compared (AUC-Judd, CC, KLDiv, SIM), half of the viewers from the other half, which is no ceiling:
 the map of half of the viewers is a noisier target than that of all, by which the model is judged.
 
+Beside the share of the gold standard is that of a higher ceiling (`--ceiling`): for each image the
+best mixture of the other viewers, the centre bias, the uniform density and the model itself.
+
 ```sh
 gazecore ingest osie path/to/mit1003 --out corpora/mit1003
 gazecore ingest osie path/to/osie --out corpora/osie
-gazecore evaluate corpora/mit1003 --run mit1003/out_of_fold --out evaluations/mit1003
-gazecore evaluate corpora/osie --images held-out --sigma 24 --out evaluations/osie
-gazecore evaluate corpora/osie --model mit1003/default.training/pretrained.safetensors \\
-    --images held-out --sigma 24 --out evaluations/osie-alone
-python -m benchmarks.results \\
+gazecore ingest osie path/to/eyecrowd --out corpora/eyecrowd
+gazecore evaluate corpora/mit1003 --run mit1003/out_of_fold --ceiling --out evaluations/mit1003
+gazecore evaluate corpora/osie --images held-out --sigma 24 --ceiling --out evaluations/osie
+gazecore evaluate corpora/eyecrowd --images held-out --metrics information_gain auc nss \\
+    --out evaluations/eyecrowd
+gazecore evaluate corpora/mit1003 --model open --out evaluations/mit1003-open
+gazecore evaluate corpora/osie --model open --images held-out --sigma 24 --out evaluations/osie-open
+python -m benchmarks.peers --unisal unisal/bin/python --osie corpora/osie \\
+    --mit1003 corpora/mit1003 --run mit1003/out_of_fold --out peers > peers.json
+python -m benchmarks.results --peers peers.json \\
     "MIT1003, each image by the fold that has not seen it=evaluations/mit1003" \\
     "OSIE, images held out from all training=evaluations/osie" \\
-    "The same, a model trained on OSIE alone=evaluations/osie-alone" > docs/results.md
+    "EyeCrowd, images held out from all training=evaluations/eyecrowd" \\
+    "MIT1003, the bundle open, which has seen none of it=evaluations/mit1003-open" \\
+    "OSIE, images held out from all training, the bundle open=evaluations/osie-open" \\
+    > docs/results.md
 ```
 
-What it was trained on: a readout was pretrained on five sevenths of OSIE, and stopped on one
-seventh; the 100 images of the first part took no part in it. From there ten members were trained on
-MIT1003, each on eight tenths of it; it stopped on one tenth and is judged on the last.
-[model-card.md](model-card.md) has the command, which left `mit1003/` behind.
+What it was trained on: a readout was pretrained on six sevenths of OSIE and of EyeCrowd; the 100
+and 72 images of the first parts took no part in anything. From there ten members were trained on
+nine tenths of MIT1003 each, beside the same images of OSIE and EyeCrowd, and are judged on the last
+tenth. [model-card.md](model-card.md) has the commands, which left `mit1003/` behind.
 """
+
+PEERS = {"gazecore": "gazecore", "unisal": "UNISAL", "centerbias": "centre bias"}
+CORPORA = {"osie": "OSIE, held out", "mit1003": "MIT1003, out of fold"}
 
 
 def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("evaluations", nargs="+", metavar="TITLE=EVALUATION_DIR")
+    parser.add_argument("--peers", type=Path, help="what `benchmarks.peers` printed")
+    arguments = parser.parse_args()
     print(INTRODUCTION)
-    for argument in parser.parse_args().evaluations:
+    for argument in arguments.evaluations:
         title, _, folder = argument.partition("=")
         print(section(title, json.loads((Path(folder) / "summary.json").read_text())))
+    if arguments.peers:
+        print(side_by_side(json.loads(arguments.peers.read_text().splitlines()[-1])))
+
+
+def side_by_side(found: Mapping[str, Any]) -> str:
+    """This model and its peers as Markdown."""
+    lines = [
+        "## Peers",
+        "",
+        "UNISAL (Droste, Jiao & Noble 2020; the weights that have not seen MIT1003, for images) "
+        "and the centre bias on the same images. UNISAL's maps are judged as they are; for its "
+        "likelihoods a blur, a rising nonlinearity and a centre bias are fitted to other images "
+        "([maps.md](maps.md)). Its AUC and NSS of the first fifty images differ from pysaliency's "
+        "by at most "
+        f"{max(max(found[c]['differences_from_pysaliency'].values()) for c in CORPORA):.1e}.",
+        "",
+    ]
+    for corpus, title in CORPORA.items():
+        own = found[corpus]
+        names = [m for m in METRIC_TITLES if m in own["gazecore"]]
+        lines += [
+            f"| {title}, {own['images']:,} images | {' | '.join(PEERS.values())} |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {METRIC_TITLES[m][0]} | {' | '.join(cell(own[p][m]) for p in PEERS)} |"
+            for m in names
+        ]
+        shares = [cell(own[p].get("explained_information_gain"), 100, 1) for p in PEERS]
+        lines += [f"| Explained information gain, % | {' | '.join(shares)} |", ""]
+    return "\n".join(lines)
 
 
 def section(title: str, summary: Mapping[str, Any]) -> str:
@@ -75,6 +122,10 @@ def section(title: str, summary: Mapping[str, Any]) -> str:
         lines.append(f"| {name} ({unit}) | {' | '.join(cell(found[p]) for p in PREDICTORS)} |")
     explained = summary["explained_information_gain"]
     lines.append(f"| Explained information gain | {cell(explained, 100, 1)} % | | |")
+    if ceiling := summary.get("ceiling"):
+        share = cell(ceiling["explained_information_gain"], 100, 1)
+        over = cell(ceiling["information_gain"])
+        lines.append(f"| Share of the ceiling, which is {over} bit | {share} % | | |")
     over = summary["metrics_over_fixations"]["information_gain"]
     gold = summary["gold_standard"]
     lines += [

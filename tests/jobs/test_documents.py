@@ -171,6 +171,18 @@ def compare() -> None:
     Path("pages.csv").write_text("a,b\n1001.jpg,1002.jpg\n1003.jpg,1003.jpg\n")
 
 
+def maps() -> None:
+    osie(Path("path/to/osie"), 1001)
+    command("ingest", "osie", "path/to/osie", "--out", "corpora/osie")
+    names = [path.stem for path in Path("path/to/osie/stimuli").iterdir()]
+    y, x = np.mgrid[:60, :80]
+    theirs = np.exp(-(((x - 40) / 20) ** 2 + ((y - 30) / 15) ** 2))
+    Path("theirs").mkdir()
+    for name in names:
+        Image.fromarray((255 * theirs).astype(np.uint8)).save(f"theirs/{name}.png")
+    np.savez("theirs.npz", **dict.fromkeys(names, theirs))
+
+
 def nothing() -> None: ...
 
 
@@ -178,6 +190,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "README": (readme, ["README.md"]),
     "corpora": (corpora, ["docs/corpora.md"]),
     "training": (training, ["docs/training.md"]),
+    "maps": (maps, ["docs/maps.md"]),
     "model-card and results": (model_card, ["docs/model-card.md", "docs/results.md"]),
     "metrics": (metrics, ["docs/metrics.md"]),
     "results-format": (results_format, ["docs/results-format.md"]),
