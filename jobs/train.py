@@ -31,8 +31,9 @@ class TrainOptions(Course):
     ]
     """Feature caches that `gazecore features` made, trained on together. Local or fsspec URIs."""
     pretrain: Annotated[tuple[str, ...], arg(help_behavior_hint="(optional)")] = ()
-    """Train on these caches first: --members readouts, from which the others start in turn. The
-    first of the --parts of each is held out."""
+    """Train --members readouts on these caches first, from which the others start in turn, and go
+    on with them beside the others, so that nothing is forgotten. The first of the --parts of each
+    is held out."""
     split: OmitArgPrefixes[SplitConfig] = field(default_factory=SplitConfig)
     spread: OmitArgPrefixes[WorkersConfig] = field(default_factory=WorkersConfig)
 

@@ -8,9 +8,12 @@ from typing import Any, Literal
 from gazecore.errors import InputError
 
 DEFAULT = "default"
-SHIPPED = (DEFAULT, "open", "paper")
-"""Names of the bundles in the package: the best one, one trained on data of a free licence alone,
-and one with exactly the paper's readout."""
+SHIPPED = {
+    DEFAULT: "the best one; for research, as MIT1003 is, which trained it",
+    "open": "trained on data of the MIT licence alone",
+    "paper": "exactly the paper's readout; for research, as MIT1003 is, which trained it",
+}
+"""Names of the bundles in the package, and what each is for."""
 
 Activation = Literal["softplus", "relu"]
 

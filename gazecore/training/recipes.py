@@ -99,7 +99,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which images train, stop and judge. Images that look the same stay together."""
+    """Which images train and judge. Images that look the same stay together."""
 
     folds: int | None = None
     """Cross-validate over so many folds of the images: the members of a fold are judged on it and

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import gazecore.results.reader
+from gazecore.model.spec import SHIPPED
 from jobs.__main__ import COMMANDS
 from tests.conftest import make_photo, make_photos
 from tests.jobs.conftest import ROOT, Command, run_gazecore, run_here, words
@@ -208,18 +209,24 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
 def test_models_prints_what_the_shipped_bundles_hold(gazecore_here: Command) -> None:
     paper = words(gazecore_here("models", "paper").stdout)
     assert "readout 2560 -> 16 -> 32 -> 2 -> 1, relu, 10 members" in paper
-    text = words(gazecore_here("models").stdout)
+    listed = words(gazecore_here("models").stdout)
+    for name, purpose in SHIPPED.items():
+        assert f"{name} {purpose}" in listed
+    assert "trained on OSIE and EyeCrowd, then MIT1003 beside OSIE and EyeCrowd" in listed
+    assert "more gazecore models NAME" in listed
+    assert gazecore_here("models", "--json").returncode == 2
+    text = words(gazecore_here("models", "default").stdout)
     assert "backbone vgg19-oxford" in text
-    assert "readout 2560 -> 64 -> 32 -> 2 -> 1, softplus, 10 members" in text
+    assert "readout 5120 -> 64 -> 32 -> 2 -> 1, softplus, 10 members" in text
     assert "training: command gazecore train" in text
-    assert "reached: out of fold information gain 0.999 bit per fixation" in text
+    assert "reached: out of fold information gain 1.045 bit per fixation" in text
     # A hundred names are a number here, and all there for who asks.
-    assert "pretraining: held out images 100, --json names them" in text
+    assert "pretraining: held out images 172, --json names them" in text
     assert "1010.jpg" not in text
-    header = json.loads(gazecore_here("models", "--json").stdout)
+    header = json.loads(gazecore_here("models", "default", "--json").stdout)
     assert header["fingerprint"] in text
     held_out = header["training"]["started_from"]["held_out_images"]
-    assert len(held_out) == 100
+    assert len(held_out) == 172
     assert "1010.jpg" in held_out
 
 
