@@ -36,8 +36,9 @@ SIGMA = {"osie": 24.0, "mit1003": 35.0}
 LIMIT = 1e-9
 
 
-def unisal(python: str, corpus: Corpus, chosen: list[str], folder: Path) -> float:
-    """Make UNISAL's maps of the images that have none yet; returns the seconds of an image."""
+def unisal(python: str, corpus: Corpus, chosen: list[str], folder: Path) -> float | None:
+    """Make UNISAL's maps of the images that have none yet; returns the seconds of an image, its
+    process's start with them, or None if all were there."""
     folder.mkdir(parents=True, exist_ok=True)
     uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
     names = {i: Path(i).stem for i in chosen}
@@ -46,7 +47,7 @@ def unisal(python: str, corpus: Corpus, chosen: list[str], folder: Path) -> floa
     lines = "".join(f"{uris[i].removeprefix('file://')}\t{names[i]}\n" for i in missing)
     script = Path(__file__).parent / "unisal_maps.py"
     subprocess.run([python, script, folder], input=lines, text=True, check=True)
-    return (time.monotonic() - started) / max(1, len(missing))
+    return (time.monotonic() - started) / len(missing) if missing else None
 
 
 def averages(summary: dict[str, Any], predictor: str) -> dict[str, Any]:
@@ -107,10 +108,14 @@ def main() -> int:
         theirs = evaluate_densities(corpus, maps, config, about)
         differences = largest_difference(corpus, maps, theirs.images)
         worst = max(worst, *differences.values())
+        densities_too = Maps(corpus, chosen, str(arguments.out / name), "density")
+        about = describe(corpus, densities_too, "UNISAL", None, {}, "centerbias", {})
+        as_densities = evaluate_densities(corpus, densities_too, config, about).summary
         found[name] = {
             "images": len(chosen),
             "gazecore": averages(ours, "model"),
             "unisal": averages(theirs.summary, "model"),
+            "unisal_densities": averages(as_densities, "model"),
             "centerbias": averages(ours, "centerbias"),
             "unisal_seconds_an_image": seconds,
             "differences_from_pysaliency": differences,

@@ -52,7 +52,12 @@ nine tenths of MIT1003 each, beside the same images of OSIE and EyeCrowd, and ar
 tenth. [model-card.md](model-card.md) has the commands, which left `mit1003/` behind.
 """
 
-PEERS = {"gazecore": "gazecore", "unisal": "UNISAL", "centerbias": "centre bias"}
+PEERS = {
+    "gazecore": "gazecore",
+    "unisal_densities": "UNISAL, as densities",
+    "unisal": "UNISAL, as maps",
+    "centerbias": "centre bias",
+}
 CORPORA = {"osie": "OSIE, held out", "mit1003": "MIT1003, out of fold"}
 
 
@@ -76,10 +81,11 @@ def side_by_side(found: Mapping[str, Any]) -> str:
         "## Peers",
         "",
         "UNISAL (Droste, Jiao & Noble 2020; the weights that have not seen MIT1003, for images) "
-        "and the centre bias on the same images. UNISAL's maps are judged as they are; for its "
-        "likelihoods a blur, a rising nonlinearity and a centre bias are fitted to other images "
-        "([maps.md](maps.md)). Its AUC and NSS of the first fifty images differ from pysaliency's "
-        "by at most "
+        "and the centre bias on the same images. Its maps are probabilities: as densities they are "
+        "judged as this model's are, with the map that suits each metric; as maps they are judged "
+        "as they are, which costs it shuffled AUC above all, and for its likelihoods a blur, a "
+        "rising nonlinearity and a centre bias are fitted to other images ([maps.md](maps.md)). "
+        "AUC and NSS of its maps of the first fifty images differ from pysaliency's by at most "
         f"{max(max(found[c]['differences_from_pysaliency'].values()) for c in CORPORA):.1e}.",
         "",
     ]
@@ -88,7 +94,7 @@ def side_by_side(found: Mapping[str, Any]) -> str:
         names = [m for m in METRIC_TITLES if m in own["gazecore"]]
         lines += [
             f"| {title}, {own['images']:,} images | {' | '.join(PEERS.values())} |",
-            "|---|---|---|---|",
+            "|---|---|---|---|---|",
         ]
         lines += [
             f"| {METRIC_TITLES[m][0]} | {' | '.join(cell(own[p][m]) for p in PEERS)} |"

@@ -11,9 +11,10 @@ from gazecore.crops.measure import Cropped, crop_run
 from gazecore.density.crops import CropConfig
 from gazecore.errors import InputError, RunFailed
 from gazecore.evaluation.densities import Densities
+from gazecore.evaluation.maps import Maps
 from gazecore.evaluation.outputs import Evaluation, describe, evaluate_densities, image_list
 from gazecore.evaluation.selection import select_images
-from gazecore.evaluation.settings import EvaluationConfig
+from gazecore.evaluation.settings import EvaluationConfig, MapsAre
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
 from gazecore.images.formats import Limits
 from gazecore.images.listing import list_images
@@ -211,9 +212,10 @@ class _Loaded:
 
 
 def evaluate(
-    model: Model | Results,
+    model: Model | Results | str,
     corpus: Corpus,
     *,
+    maps_are: MapsAre = "saliency",
     images: str | None = None,
     limit: int | None = None,
     baseline: str = "centerbias",
@@ -221,11 +223,14 @@ def evaluate(
     sigma: float = EvaluationConfig.sigma,
     on_image: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Judge a model, or a run's densities, by recorded fixations; what `gazecore evaluate` does.
+    """Judge a model, a run's densities or others' maps by recorded fixations; what `gazecore
+    evaluate` does.
 
     Args:
-        model: from `load`, or a run from `score` or `open_run`.
+        model: from `load`, or a run from `score` or `open_run`; a text says where others' maps are,
+            see `evaluation.maps.Maps`.
         corpus: from `load_corpus`.
+        maps_are: what others' maps hold: `saliency`, `density` or `log-density`.
         images: None for all that have fixations, `held-out` for those that the model's training
             held out, or a text file with an image_id on each line.
         limit: judge only the first so many.
@@ -247,13 +252,17 @@ def evaluate(
     record = bundle.training if bundle else TrainingRecord()
     held_out = record.held_out(corpus.digest, corpus.image_ids)
     chosen, left_out = select_images(corpus, images, limit, held_out)
+    asked = {"images": images, "limit": limit}
+    if isinstance(model, str):
+        maps = Maps(corpus, chosen, model, maps_are, baseline)
+        about = describe(corpus, maps, model, None, left_out, baseline, asked)
+        return evaluate_densities(corpus, maps, config, about, on_image)
     with tempfile.TemporaryDirectory(prefix="gazecore-evaluate-") as folder:
         if isinstance(model, Results):
             run = model.run.location.uri
         else:
             run = _scored_here(model, corpus, chosen, Location(folder))
         densities = Densities(corpus, chosen, run, baseline)
-        asked = {"images": images, "limit": limit}
         about = describe(corpus, densities, name, bundle, left_out, baseline, asked)
         return evaluate_densities(corpus, densities, config, about, on_image)
 

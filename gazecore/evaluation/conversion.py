@@ -5,15 +5,16 @@ nonlinearity and a centre bias can make of it, all fitted by maximum likelihood 
 Bethge 2015, PNAS 112, 16054). The parametrisation is pysaliency's (`SaliencyMapProcessing`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from gazecore.metrics.recording import Recording
-from gazecore.model.readout import blur
 
 _SIDE = 192
 """Pixels of the longer side of the maps that a conversion is fitted to."""
@@ -135,12 +136,25 @@ def _convert(
     alpha: torch.Tensor,
 ) -> torch.Tensor:
     """Log densities of maps of one size, (n, height, width), values 0..1; sigma in pixels."""
-    maps = blur(saliency[:, None], sigma[None])[:, 0]
+    maps = _blurred(saliency, sigma)
     density = _interpolate(maps, log_levels.exp()) * _interpolate(
         _distances(saliency.shape[1], saliency.shape[2], alpha), centre
     )
     logs = density.log()
     return logs - logs.flatten(1).logsumexp(1)[:, None, None]
+
+
+def _blurred(maps: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Gaussian blur of (n, height, width), edges replicated, cut as pysaliency's is: after the
+    first pixel beyond four deviations."""
+    radius = math.ceil(4 * float(sigma.detach()))
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum())[None, None]
+    for _ in range(2):
+        n, height, width = maps.shape
+        rows = F.pad(maps.reshape(n * height, 1, width), (radius, radius), mode="replicate")
+        maps = F.conv1d(rows, kernel).view(n, height, width).mT
+    return maps
 
 
 def _interpolate(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,13 @@
 """Others' maps: a file of each image, or all of them in one, as densities that are judged."""
 
+import functools
 import io
 import math
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -19,12 +22,30 @@ from gazecore.metrics.maps import to_density
 from gazecore.metrics.recording import Recording, recordings
 from gazecore.storage import Location
 from gazecore.threads import side_by_side
+from gazecore.wording import counted
 
 _SUFFIXES = (".png", ".npy", ".tif", ".tiff", ".jpg", ".jpeg")
 _ARCHIVES = (".npz", ".h5", ".hdf5")
 
 _PARTS = 5
 """Of the judged images; the conversion of each part is fitted to the other parts."""
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    TypeError,
+    ValueError,
+    KeyError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,  # a zip's compression that Python does not know
+    Image.DecompressionBombError,
+)
+"""What damaged files raise."""
+
+_Read = Callable[[tuple[int, int], str], np.ndarray]
+"""Reads a map of an image's (height, width); the text is what errors call it."""
 
 _SLACK = 0.01
 """By how much the log of a density's sum may differ from 0, as in pysaliency."""
@@ -71,14 +92,10 @@ class Maps:
         self.values = values
         self._baseline = np.zeros((2, 2)) if baseline == "uniform" else None
         self._sizes = {r["image_id"]: (r["height"], r["width"]) for r in corpus.images.to_pylist()}
-        self._archive: Mapping[str, Any] | None = None
         self._folder = Location(source)
-        if source.endswith(_ARCHIVES):
-            self._archive = _open(self._folder)
-            names: Iterable[str] = self._archive
-        else:
-            names = _files(self._folder)
-        self._names = _matched(list(names), chosen, source)
+        self._archive = _open(self._folder) if source.endswith(_ARCHIVES) else None
+        names = _files(self._folder) if self._archive is None else list(self._archive)
+        self._names = _matched(names, chosen, source)
         self._conversions: dict[str, conversion.Conversion] = {}
         if values == "saliency":
             wanted = set(chosen)
@@ -105,10 +122,12 @@ class Maps:
         name, size = self._names[image_id], self._sizes[image_id]
         where = f"the map {name} of {self.source}"
         try:
-            values = np.asarray(self._read(name, size, where), dtype=np.float64)
-        except (OSError, TypeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            found = self._read(name, size, where)
+        except _UNREADABLE as error:
             raise InputError(f"{where} cannot be read: {one_line(error)}") from error
-        _require_size(values.shape, size, where)
+        if found.dtype.kind not in "buif":
+            raise InputError(f"{where} has values that are no numbers: {found.dtype}")
+        values = np.asarray(found, dtype=np.float64)
         finite = np.isfinite(values)
         if self.values == "log-density":
             finite |= np.isneginf(values)  # a density of 0
@@ -117,14 +136,16 @@ class Maps:
         return values
 
     def _read(self, name: str, size: tuple[int, int], where: str) -> np.ndarray:
+        """The values as they are stored; their size is looked at before any is read."""
         if self._archive is not None:
-            return np.asarray(self._archive[name])
-        data = (self._folder / name).read_bytes()
+            return self._archive[name](size, where)
+        data = io.BytesIO((self._folder / name).read_bytes())
         if name.lower().endswith(".npy"):
-            return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-        with Image.open(io.BytesIO(data)) as picture:
-            _require_size((picture.height, picture.width), size, where)  # before it is decoded
-            pixels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+            return _npy(data, size, where)
+        with Image.open(data) as picture:
+            _require_size((picture.height, picture.width), size, where)
+            plain = {"P": "RGB", "PA": "RGB", "LA": "L"}.get(picture.mode, picture.mode)
+            pixels = np.asarray(picture.convert(plain))
         if pixels.ndim == 3:
             if np.ptp(pixels[..., :3], axis=2).any():
                 raise InputError(f"{where} is a picture in colours, not a map")
@@ -138,6 +159,8 @@ class Maps:
         if self.values == "density":
             if values.min() < 0:
                 raise InputError(f"{where} has values below 0: it is no density")
+            if not values.max():
+                raise InputError(f"{where} is 0 everywhere: it is no density")
             with np.errstate(divide="ignore"):
                 return np.asarray(np.log(to_density(values)))
         highest = float(values.max())
@@ -180,43 +203,87 @@ def _files(folder: Location) -> list[str]:
     return [name for name in inside if name.lower().endswith(_SUFFIXES)]
 
 
-def _open(location: Location) -> Mapping[str, Any]:
-    """An archive's maps by name."""
+def _npy(file: IO[bytes], size: tuple[int, int], where: str) -> np.ndarray:
+    """The array of an NPY file of this size; never a pickle."""
+    version = np.lib.format.read_magic(file)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, _ = read(file)
+    _require_size(shape, size, where)
+    file.seek(0)
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _open(location: Location) -> dict[str, _Read]:
+    """What reads an archive's maps, by name."""
     try:
         data = io.BytesIO(location.read_bytes())
         if location.uri.endswith(".npz"):
-            archive = np.load(data, allow_pickle=False)
-            return {name: archive[name] for name in archive.files}
+            archive = zipfile.ZipFile(data)
+
+            def of_npz(name: str, size: tuple[int, int], where: str) -> np.ndarray:
+                with archive.open(name) as file:
+                    return _npy(file, size, where)
+
+            arrays = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {n.removesuffix(".npy"): functools.partial(of_npz, n) for n in arrays}
         h5py = import_h5py()
-        found: dict[str, Any] = {}
+        found: dict[str, _Read] = {}
+
+        def of_hdf5(item: Any, size: tuple[int, int], where: str) -> np.ndarray:
+            _require_size(item.shape, size, where)
+            return np.asarray(item)
 
         def keep(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset):
-                found[name] = item
+                found[name] = functools.partial(of_hdf5, item)
 
         h5py.File(data, "r").visititems(keep)
         return found
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InputError(f"cannot read the maps of {location.uri}: {one_line(error)}") from error
 
 
 def _matched(names: list[str], chosen: list[str], source: str) -> dict[str, str]:
-    """image_id to the name of its map: the image's own, with any suffix, in any folder."""
-    known: dict[str, str | None] = {}
+    """image_id to the name of its map: the image's own, with any suffix, in any folder.
+
+    Raises:
+        InputError: an image has none, or several that are named alike; or two images share one.
+    """
+    if not names:
+        raise InputError(
+            f"{source} has no maps: PNG, NPY, TIFF or JPEG files, or an NPZ or HDF5 file"
+        )
+    known: dict[str, list[str]] = {}
     for name in names:
         for form in _forms(name):
-            known[form] = None if form in known else name  # two of a name are nobody's
+            known.setdefault(form, []).append(name)
     found: dict[str, str] = {}
+    missing = []
     for image_id in chosen:
-        if match := next(filter(None, map(known.get, _forms(image_id))), None):
-            found[image_id] = match
-    if missing := [image_id for image_id in chosen if image_id not in found]:
+        match = next(filter(None, map(known.get, _forms(image_id))), None)
+        if match is None:
+            missing.append(image_id)
+        elif len(match) > 1:
+            raise InputError(f"{source} has {' and '.join(match[:2])}: which is {image_id}'s map?")
+        else:
+            found[image_id] = match[0]
+    if missing:
         raise InputError(
-            f"{source} has no map of {len(missing):,} images, such as {', '.join(missing[:3])}; it "
-            f"names them like {names[0]!r}; --images judges only some"
-            if names
-            else f"{source} has no maps: PNG, NPY, TIFF or JPEG files, or an NPZ or HDF5 file"
+            f"{source} has no map of {counted(len(missing), 'images')}, such as "
+            f"{', '.join(missing[:3])}; it names them like {names[0]!r}; --images judges only some"
         )
+    owners: dict[str, str] = {}
+    for image_id, name in found.items():
+        if name in owners:
+            raise InputError(
+                f"{source}: {name} would be the map of {owners[name]} and of {image_id}: name maps "
+                "as the images are named, folders included"
+            )
+        owners[name] = image_id
     return found
 
 

@@ -24,7 +24,7 @@ from gazecore.errors import InputError, NotFound, RunFailed
 from gazecore.results import compact as compacting
 from gazecore.results import reader
 from gazecore.results.compact import compact, make_plan, sort_group
-from gazecore.results.compacted import Table, manifest, read_compaction, sources
+from gazecore.results.compacted import TABLES, Table, manifest, read_compaction, sources
 from gazecore.results.export import export_run
 from gazecore.results.files import Object
 from gazecore.results.query import query
@@ -125,7 +125,7 @@ def test_the_same_rows_in_few_sorted_files(run: Run) -> None:
     before = {table: rows(run, table) for table in ("scores", "densities")}
     status = run_status(run)
     read = reader.Results(run).scores.sort_by("image_id")
-    for table in compacting.TABLES:
+    for table in TABLES:
         schema = compacting.part_schema(run, table)
         made = compact(run, table)
         assert len(made.parts) > 2 or table == "densities"
@@ -532,7 +532,7 @@ def test_failed_rows_are_those_of_the_shards(local: Run) -> None:
     for shard in shards(local, lambda number: number == SHARDS):
         failed = [failed_row(row, NotFound("it is gone")) for row in shard.images.to_pylist()]
         commit_shard(local, shard.number, failed, [])
-    for table in compacting.TABLES:
+    for table in TABLES:
         assert compact(local, table).shards.num_rows == SHARDS + 1
     assert sources(local, "densities").shards == []
     assert list(problems(local)) == []

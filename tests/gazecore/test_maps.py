@@ -1,6 +1,7 @@
 """Others' maps: found, read, taken for densities, and judged as pysaliency judges them."""
 
 import importlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import logsumexp
 
+import gazecore
 from gazecore.corpus.schema import Corpus
 from gazecore.density.resample import to_size
 from gazecore.errors import InputError
 from gazecore.evaluation import conversion
 from gazecore.evaluation.conversion import Conversion
-from gazecore.evaluation.maps import Maps
+from gazecore.evaluation.maps import Maps, _matched
 from gazecore.evaluation.outputs import describe, evaluate_densities
 from gazecore.evaluation.settings import EvaluationConfig, MapsAre
 from gazecore.metrics.kernels import fixation_map
@@ -99,6 +101,10 @@ def spoilt(maps: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
             broken[first] = maps[first] - 10
         case "dimensions":
             broken[first] = maps[first][..., None]
+        case "complex":
+            broken[first] = maps[first] * 1j
+        case "zeros":
+            broken[first] = maps[first] * 0
         case "text":
             broken[first] = np.full(maps[first].shape, "a")
     return broken
@@ -107,11 +113,13 @@ def spoilt(maps: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("how", "values", "said"),
     [
-        ("missing", "saliency", "has no map of 1 images, such as photo <0>.png"),
+        ("missing", "saliency", "has no map of 1 image, such as photo <0>.png"),
         ("size", "saliency", r"has 64x47 values, its image 64x48 pixels"),
         ("dimensions", "density", "its image 64x48 pixels"),
         ("nan", "saliency", "not finite"),
-        ("text", "density", "cannot be read|could not convert"),
+        ("text", "density", "values that are no numbers"),
+        ("complex", "density", "values that are no numbers"),
+        ("zeros", "density", "is 0 everywhere"),
         ("negative", "density", "below 0"),
         ("nothing", "log-density", "is no log density: its exponentials sum to"),
     ],
@@ -136,8 +144,10 @@ def test_other_files_than_maps_are_one_line(corpus: Corpus, tmp_path: Path) -> N
         Maps(corpus, chosen, str(tmp_path / "empty"), "density")
     (tmp_path / "a.npz").write_bytes(b"no zip")
     (tmp_path / "b.hdf5").write_bytes(b"no hdf")
-    np.savez(tmp_path / "c.npz", **{chosen[0]: np.array([{}], dtype=object)})  # type: ignore[arg-type]
-    for name in ("a.npz", "b.hdf5", "c.npz", "gone.npz"):
+    whole = Path(write(tmp_path, maps_of(corpus), "npz")).read_bytes()
+    (tmp_path / "c.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "d.npz").write_bytes(b"")
+    for name in ("a.npz", "b.hdf5", "c.npz", "d.npz", "gone.npz"):
         with pytest.raises(InputError, match=r"cannot read the maps"):
             Maps(corpus, chosen, str(tmp_path / name), "density")
     colours = write(tmp_path, maps_of(corpus), "png")
@@ -146,11 +156,54 @@ def test_other_files_than_maps_are_one_line(corpus: Corpus, tmp_path: Path) -> N
     Image.fromarray(make).save(tmp_path / "maps" / "unisal" / chosen[0])
     with pytest.raises(InputError, match="in colours"):
         Maps(corpus, chosen, colours, "saliency")
-    # Two maps of one name: neither is taken.
+    # Two maps of one name: neither is taken. Nor is one for two images.
     (tmp_path / "maps" / "old").mkdir()
     Image.fromarray(make).save(tmp_path / "maps" / "old" / chosen[1])
-    with pytest.raises(InputError, match=r"has no map of 1 images, such as photo <1>"):
+    with pytest.raises(InputError, match=r"which is photo <1>.png's map"):
         Maps(corpus, chosen, colours, "density")
+    with pytest.raises(InputError, match=r"1.npy would be the map of a/1.png and of b/1.png"):
+        _matched(["1.npy"], ["a/1.png", "b/1.png"], "theirs")
+    assert _matched(["1.npy", "b/1.npy"], ["b/1.png"], "theirs") == {"b/1.png": "b/1.npy"}
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (b"", "cannot be read"),
+        (b"\x93NUMPY", "cannot be read"),
+        (npy(np.zeros((48, 64)))[:-9], "cannot be read"),
+        (npy(np.array([[{}] * 64] * 48, dtype=object)), "cannot be read: Object arrays"),
+        (npy(np.zeros((2, 2))).replace(b"(2, 2)", b"(9999999, 9999999)"), "values, its image"),
+    ],
+)
+def test_damaged_arrays_are_one_line(
+    corpus: Corpus, tmp_path: Path, damage: bytes, said: str
+) -> None:
+    source = write(tmp_path, maps_of(corpus), "npy")
+    first = corpus.image_ids[0]
+    (tmp_path / "maps" / "unisal" / first).with_suffix(".npy").write_bytes(damage)
+    found = Maps(corpus, corpus.image_ids[:5], source, "density")
+    with pytest.raises(InputError, match=said) as error:
+        found.saliency(first)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_grey_pictures_with_transparency_are_maps(corpus: Corpus, tmp_path: Path) -> None:
+    source = write(tmp_path, maps_of(corpus), "png")
+    first = corpus.image_ids[0]
+    path = tmp_path / "maps" / "unisal" / first
+    grey = Image.open(path)
+    expected = np.asarray(grey).astype(np.float64)
+    for mode in ("LA", "RGBA"):
+        grey.convert(mode).save(path)
+        found = Maps(corpus, corpus.image_ids[:5], source, "density")
+        np.testing.assert_array_equal(found.saliency(first), expected)
 
 
 def test_a_conversion_is_pysaliencys() -> None:
@@ -175,7 +228,7 @@ def test_a_conversion_is_pysaliencys() -> None:
             scaled = np.clip((saliency - 2) / 7, 0, 1).astype(np.float32)
             expected = theirs(torch.from_numpy(scaled)[None, None])[0, 0].numpy()
         found = ours.log_density(saliency)
-        np.testing.assert_allclose(found, expected, atol=2e-4)  # their blur is cut a pixel later
+        np.testing.assert_allclose(found, expected, atol=2e-5)
         assert logsumexp(found) == pytest.approx(0, abs=1e-5)
 
 
@@ -275,3 +328,19 @@ def test_every_figure_is_pysaliencys(corpus: Corpus, tmp_path: Path, values: Map
         with np.errstate(divide="ignore"):
             divergence = metrics.MIT_KLDiv(own, empirical)
         assert row["kldiv_model"] == pytest.approx(divergence, abs=1e-9)
+
+
+def test_maps_are_judged_from_python(corpus: Corpus, tmp_path: Path) -> None:
+    source = write(tmp_path, maps_of(corpus), "npy")
+    found = gazecore.evaluate(source, corpus, maps_are="density", sigma=4.0)
+    maps = Maps(corpus, corpus.image_ids[:5], source, "density")
+    expected = evaluate_densities(corpus, maps, EvaluationConfig(sigma=4.0), {})
+    assert found.images.equals(expected.images)
+    assert found.summary["maps_are"] == "density"
+    assert found.summary["left_out"] == {"images without fixations": 1}
+    over_uniform = gazecore.evaluate(source, corpus, maps_are="density", baseline="uniform")
+    gains, likelihoods = (
+        over_uniform.images[f"{name}_model"].to_numpy()
+        for name in ("information_gain", "log_likelihood")
+    )
+    np.testing.assert_allclose(gains, likelihoods, atol=1e-6)

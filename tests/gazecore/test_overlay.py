@@ -134,8 +134,8 @@ def test_the_legend_has_the_lines_colours(tmp_path: Path) -> None:
 def test_it_is_bright_where_people_look(tmp_path: Path) -> None:
     image = Image.new("RGB", (480, 240), (200, 200, 200))
     pixels = drawn(image, bump(60, 120, 0.25, 0.5, 0.12), tmp_path / "overlay.png")
-    # Beside the peak, whose marker covers it, against the other end of the image.
-    assert pixels[100:140, 90:102].mean() > 195
+    # Beside the peak, whose marker covers it, but for a contour; against the image's other end.
+    assert np.median(pixels[100:140, 90:102]) > 195
     assert 50 < pixels[100:140, 440:470].mean() < 90
 
 
