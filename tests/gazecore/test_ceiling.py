@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from gazecore.evaluation.densities import Densities
-from gazecore.evaluation.outputs import evaluate_densities
+from gazecore.evaluation.outputs import describe, evaluate_densities, write_evaluation
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.metrics import ceiling
 from gazecore.metrics.recording import Recording
+from gazecore.storage import Location
 from tests.gazecore.test_evaluation import make_corpus, make_run
 
 HEIGHT, WIDTH = 40, 60
@@ -91,6 +92,12 @@ def test_an_evaluation_gives_both_shares(tmp_path: Path) -> None:
     assert (limit >= gains - 1e-3).all()
     share = found.summary["ceiling"]["explained_information_gain"]
     assert share["mean"] == pytest.approx(gains.sum() / limit.sum(), rel=1e-9)
+    about = describe(corpus, densities, "m", None, {}, "centerbias", {})
+    judged = evaluate_densities(corpus, densities, config, {**about, "asked": {"limit": None}})
+    write_evaluation(Location(str(tmp_path / "out")), judged, corpus, densities)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"{100 * share['mean']:.1f} %" in page
+    assert "the model itself" in page
     plain = evaluate_densities(corpus, densities, EvaluationConfig(sigma=4.0), {})
     assert "ceiling" not in plain.summary
     assert "information_gain_ceiling" not in plain.images.column_names
