@@ -47,8 +47,8 @@ class ExportOptions:
     """Of overlays and heat maps: what files they are."""
     size: int = 1024
     """Of overlays and heat maps: pixels of the longer side at most, without the legend."""
-    legend: bool = True
-    """Say below overlays and heat maps what is seen in them."""
+    bare: bool = False
+    """Leave out the legend below each picture, of overlays and heat maps."""
     transparent: bool = False
     """Of heat maps: colours alone, without the image, to be laid over it."""
     overwrite: bool = False
@@ -110,7 +110,7 @@ def export_pictures(
 
     drawn = export_pictures(
         results, target, style,
-        PictureOptions(options.file, options.size, options.legend, options.transparent),
+        PictureOptions(options.file, options.size, not options.bare, options.transparent),
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
     )  # fmt: skip
     for image_id, why in drawn.unread.items():

@@ -37,8 +37,8 @@ class PredictOptions:
     """Of the pictures."""
     size: int = 1024
     """Pixels of a picture's longer side at most, without the legend."""
-    legend: bool = True
-    """Say below each picture what is seen in it."""
+    bare: bool = False
+    """Leave out the legend below each picture."""
     transparent: bool = False
     """Of heat maps: colours alone, without the image, to be laid over it."""
     model: str = DEFAULT
@@ -72,7 +72,7 @@ def predict(options: PredictOptions) -> int:
 
     if not options.images:
         raise InputError("name at least one image")
-    drawing = PictureOptions(options.format, options.size, options.legend, options.transparent)
+    drawing = PictureOptions(options.format, options.size, not options.bare, options.transparent)
     drawing.check(options.style)
     images = [uri for named in options.images for uri in _listed(named)]
     used = set[str]()

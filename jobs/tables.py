@@ -1,5 +1,6 @@
 """Tables on a terminal."""
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 ROWS_SHOWN, RECORDS_SHOWN = 200, 20
 COLUMN_WIDTH = 12
 """Of a terminal, at least; narrower ones cannot be read."""
+_LONGEST = 120
+"""Characters of a value."""
 
 
 def show_answer(answer: "pa.Table") -> None:
@@ -52,14 +55,22 @@ def _show_records(answer: "pa.Table") -> None:
         zip(*(column.to_pylist() for column in answer.columns), strict=True), start=1
     ):
         out.print(f"row {number}")
-        show_rows([(f"  {name}", _cell(value)) for name, value in zip(names, row, strict=True)])
+        # Two spaces before a name, and two behind the longest one.
+        left = max(COLUMN_WIDTH, out.width - max(map(len, names)) - 4)
+        values = [
+            _cell(value, left if isinstance(value, list | dict) else _LONGEST) for value in row
+        ]
+        show_rows([(f"  {name}", value) for name, value in zip(names, values, strict=True)])
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, longest: int = _LONGEST) -> str:
+    """A value as text; lists, of which one cannot see the end, in what is left of a line."""
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list | dict):
+        value = json.dumps(value, default=str)
     text = "" if value is None else printable(str(value))
-    return text if len(text) <= 120 else text[:119] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def show_averages(summary: Mapping[str, Any], page: str) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 import gazecore.results.reader
 from gazecore.model.spec import SHIPPED
 from jobs.__main__ import COMMANDS
+from jobs.console import out
 from tests.conftest import make_photo, make_photos
 from tests.jobs.conftest import ROOT, Command, run_gazecore, run_here, words
 
@@ -274,7 +275,7 @@ def test_a_number_that_is_none_is_one_line(
 def test_a_wide_answer_shows_every_value(
     finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(out, "width", 80)
     sql = "SELECT * EXCLUDE uri FROM scores WHERE status = 'ok' ORDER BY image_id"
     shown = finished.gazecore("query", "run", sql, "--format", "table").stdout
     asked = finished.gazecore("query", "run", sql, "--format", "json").stdout
