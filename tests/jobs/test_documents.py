@@ -111,6 +111,7 @@ def training() -> None:
 def model_card() -> None:
     osie(Path("path/to/osie"), 1001)
     osie(Path("path/to/mit1003"), 2001)
+    osie(Path("path/to/eyecrowd"), 3001)
 
 
 def metrics() -> None:
