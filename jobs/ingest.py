@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gazecore.corpus.cat2000 import Cat2000Options, read_cat2000
+from gazecore.corpus.coco import CocoOptions, read_coco
 from gazecore.corpus.collect import OUTSIDE
 from gazecore.corpus.mit1003 import Mit1003Options, read_mit1003
 from gazecore.corpus.osie import read_osie
@@ -21,7 +22,7 @@ from gazecore.wording import counted
 from jobs.command import run_command
 from jobs.console import err, out
 
-Kind = Literal["osie", "mit1003", "cat2000", "salicon", "pysaliency", "table"]
+Kind = Literal["osie", "mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ class IngestOptions:
     mit1003: the original `ALLSTIMULI` and `DATA`;
     cat2000: `trainSet` or `testSet`;
     salicon: `.mat` files or JSON;
+    coco: scanpaths of COCO-FreeView or COCO-Search18;
     pysaliency: its HDF5 files;
     table: any Parquet, CSV or TSV file.
     """
 
     kind: Positional[Annotated[Kind, arg(metavar="KIND")]]
-    """osie, mit1003, cat2000, salicon, pysaliency or table."""
+    """osie, mit1003, cat2000, salicon, coco, pysaliency or table."""
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """Folder or URI of the dataset; of a table, the file."""
     out: str
@@ -46,11 +48,12 @@ class IngestOptions:
     mit1003: Mit1003Options = field(default_factory=Mit1003Options)
     cat2000: Cat2000Options = field(default_factory=Cat2000Options)
     salicon: SaliconOptions = field(default_factory=SaliconOptions)
+    coco: CocoOptions = field(default_factory=CocoOptions)
     pysaliency: PysaliencyOptions = field(default_factory=PysaliencyOptions)
     table: TableOptions = field(default_factory=TableOptions)
 
     def __post_init__(self) -> None:
-        for name in ("mit1003", "cat2000", "salicon", "pysaliency", "table"):
+        for name in ("mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"):
             given = getattr(self, name)
             if name != self.kind and given != type(given)():
                 raise InputError(f"--{name} options mean nothing to the kind {self.kind}")
@@ -101,6 +104,8 @@ def read(options: IngestOptions) -> Corpus:
             return read_cat2000(options.source, copies, options.cat2000)
         case "salicon":
             return read_salicon(options.source, options.salicon)
+        case "coco":
+            return read_coco(options.source, options.coco)
         case "pysaliency":
             return read_pysaliency(options.source, copies, options.pysaliency)
         case "table":

@@ -1,5 +1,6 @@
 """The commands of README.md and docs/, run as they stand, in the order in which they stand."""
 
+import json
 import os
 import re
 import shlex
@@ -91,6 +92,12 @@ def corpora() -> None:
     command("ingest", "osie", "path/to/osie", "--out", "other")
     for name in ("MIT1003", "CAT2000_test"):
         command("export", "other", "--format", "pysaliency", "--out", f"path/to/{name}")
+    for name, folder in (("freeview", "."), ("search", "TP")):
+        (Path("path/to") / name / folder).mkdir(parents=True)
+        make_photo(1, 168, 105).save(f"path/to/{name}/1.jpg")
+        seen = {"name": "1.jpg", "subject": 1, "split": "train", "task": "clock"}
+        scanpath = seen | {"X": [840, 20.5], "Y": [525, 30.5], "T": [200, 200]}
+        Path(f"path/to/{name}/{folder}/fixations.json").write_text(json.dumps([scanpath]))
     make_photo(1, 80, 60).save("a.png")
     Path("fixations.csv").write_text("image,subject,x,y\na.png,v,5,5\n")
     pq.write_table(
