@@ -146,6 +146,11 @@ def read_mat(location: Location, variable: str) -> Any:
         return scipy.io.loadmat(
             data, variable_names=[variable], squeeze_me=True, struct_as_record=False
         )[variable]
+    except NotImplementedError as error:
+        raise CorpusError(
+            f"{location.uri} is a MATLAB v7.3 file, which is HDF5: in MATLAB, load and save it "
+            "with -v7"
+        ) from error
     except Exception as error:  # scipy raises many kinds on damaged files
         raise CorpusError(
             f"{location.uri}: no readable variable `{variable}`: {one_line(error)}"

@@ -121,9 +121,13 @@ def test_the_graph_has_an_output_for_each_tap_and_stops_at_the_deepest(
     assert "conv3_4" not in ncnn_graph(("relu3_2",), weights)
 
 
-def test_the_oxford_weights_are_those_the_default_bundle_was_trained_on() -> None:
-    spec = make_spec("vgg19-oxford")
-    assert spec == load_bundle().backbone
+@pytest.mark.parametrize(
+    ("bundle", "pyramid"), [("default", (1.0, 0.5)), ("open", (1.0, 0.5)), ("paper", (1.0,))]
+)
+def test_the_oxford_weights_are_those_the_bundles_were_trained_on(
+    bundle: str, pyramid: tuple[float, ...]
+) -> None:
+    assert make_spec("vgg19-oxford", pyramid=pyramid) == load_bundle(bundle).backbone
 
 
 def test_weights_from_a_file_must_be_the_bundles_own(weights: vgg.Weights, tmp_path: Path) -> None:

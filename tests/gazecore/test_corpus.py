@@ -2,6 +2,7 @@
 
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -15,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from gazecore.corpus.cat2000 import read_cat2000
+from gazecore.corpus.mit1003 import read_mit1003
 from gazecore.corpus.osie import read_osie
+from gazecore.corpus.salicon import read_salicon
 from gazecore.corpus.schema import FIXATIONS, IMAGES, Corpus, load_corpus
 from gazecore.corpus.splits import duplicate_groups, folds, thumbnail
 from gazecore.errors import CorpusError
@@ -427,3 +431,32 @@ def test_mit1003_has_its_known_figures(shared: Path) -> None:
     x, y = (corpus.fixations[name].to_numpy() for name in ("x", "y"))
     assert float(x.mean()) == pytest.approx(487.13683496521253, abs=1e-9)
     assert float(y.mean()) == pytest.approx(392.72728829760155, abs=1e-9)
+
+
+@pytest.mark.parametrize("read", [read_osie, read_salicon, read_cat2000, read_mit1003])
+def test_matlabs_hdf5_files_are_named_with_the_remedy(
+    tmp_path: Path, read: Callable[..., Corpus]
+) -> None:
+    """MATLAB v7.3: HDF5 behind 512 bytes of its own."""
+    h5py = pytest.importorskip("h5py")
+    image = {read_cat2000: "Art/001.jpg", read_mit1003: "1.jpeg"}.get(read, "1.jpg")
+    folders = {
+        read_osie: ("stimuli", "fixations.mat"),
+        read_salicon: ("images/train", "fixations/train/1.mat"),
+        read_cat2000: ("trainSet/Stimuli", "trainSet/FIXATIONLOCS/Art/001.mat"),
+        read_mit1003: ("ALLSTIMULI", "DATA/a/1.mat"),
+    }[read]
+    photo = tmp_path / folders[0] / image
+    photo.parent.mkdir(parents=True)
+    size = {read_salicon: (640, 480), read_cat2000: (1920, 1080)}.get(read, (64, 48))
+    make_photo(1, *size).save(photo)
+    mat = tmp_path / folders[1]
+    mat.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(mat, "w", userblock_size=512) as file:
+        file["fixations"] = [1.0]
+    with mat.open("r+b") as raw:
+        header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan  1 00:00:00 2024"
+        raw.write(header.ljust(116) + b"\0" * 8 + b"\x00\x02IM")
+    more = [str(tmp_path / "copies")] if read is read_cat2000 else []
+    with pytest.raises(CorpusError, match=r"MATLAB v7\.3 file.*save it with -v7"):
+        read(str(tmp_path), *more)
