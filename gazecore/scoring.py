@@ -45,7 +45,7 @@ from gazecore.results.settings import ScoringOptions
 from gazecore.results.write import commit_shard, mend_shard
 from gazecore.shards.plan import Shard, images_in, plan_parts
 from gazecore.shards.planning import PlanSummary, choose_shard_size, update_plan
-from gazecore.shards.stage import ReadingConfig, Row
+from gazecore.shards.stage import ReadingConfig, Row, kept
 from gazecore.storage import Location
 
 
@@ -118,7 +118,7 @@ def score_rows(row: Row, size: tuple[int, int], summary: Summary, position: int)
     """The SCORES and DENSITIES rows of one image.
 
     Args:
-        row: with its image_id and uri.
+        row: with its image_id and uri, and what it carries along.
         size: height and width of the original image.
         summary, position: what is known of its density, and where.
 
@@ -133,6 +133,7 @@ def score_rows(row: Row, size: tuple[int, int], summary: Summary, position: int)
         "status": "ok",
         **sides,
         **numbers,
+        **kept(row),
     }
     density = {
         "image_id": row["image_id"],
@@ -177,7 +178,7 @@ class Request:
         if begun is None and (source is None or options.only):
             raise InputError(f"{self.location.uri} holds no run yet: say what to score, INPUT")
         self._options = options = continued(options, begun)
-        self.columns = Columns(options.uri_column, options.id_column)
+        self.columns = Columns(options.uri_column, options.id_column, options.kept())
         self._given = given(options)
         bundle = self._read_model(begun)
         self._backbone = bundle.backbone
@@ -203,6 +204,7 @@ class Request:
             shard_size=size,
             density_factor=factor,
             limits=options.limits.over(Limits()),
+            keep=options.kept(),
         )
 
     def _read_model(self, begun: Run | None) -> ModelBundle:

@@ -30,6 +30,7 @@ from gazecore.errors import (
 from gazecore.images.choice import Choice
 from gazecore.images.containers import kind_of_container
 from gazecore.images.formats import SUFFIXES
+from gazecore.images.kept import KEPT
 from gazecore.images.lists import Columns, file_name, is_list, read_list
 from gazecore.images.members import Entry, is_list_of_rows, unpacked
 from gazecore.storage import Location
@@ -40,9 +41,11 @@ LISTED = pa.schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size", pa.int64()),
         pa.field("version", pa.string()),
+        pa.field("kept", KEPT),
     ]
 )
-"""`size` in bytes and `version` (ETag or modification time) are null where the source is a list."""
+"""`size` in bytes and `version` (ETag or modification time) are null where the source is a list;
+`kept` is what is carried along of its row, null where nothing is."""
 
 _BATCH = 10_000
 
@@ -129,10 +132,11 @@ def _list(
         )
     elif kind == "file" and is_list(location):
         for batch in read_list(location, allow, columns):
-            nulls = [
+            ids, uris, kept = batch.columns
+            size, version = (
                 pa.nulls(batch.num_rows, LISTED.field(name).type) for name in ("size", "version")
-            ]
-            yield pa.record_batch([*batch.columns, *nulls], schema=LISTED)
+            )
+            yield pa.record_batch([ids, uris, size, version, kept], schema=LISTED)
     elif kind == "file":
         root = location.path.rpartition("/")[0]
         yield from _batches(location, root, iter([_entry(location.fs.info(location.path))]))
@@ -268,12 +272,13 @@ def _entry(info: dict[str, Any]) -> Entry:
 def _batches(location: Location, root: str, entries: Iterator[Entry]) -> Iterator[pa.RecordBatch]:
     skip = len(root.rstrip("/")) + 1
     rows: dict[str, list[Any]] = {name: [] for name in LISTED.names}
-    for path, size, version, image_id in entries:
+    for path, size, version, image_id, kept in entries:
         _encodable(path)
         rows["image_id"].append(path[skip:] if image_id is None else image_id)
         rows["uri"].append(path if location.is_local else location.fs.unstrip_protocol(path))
         rows["size"].append(size)
         rows["version"].append(version)
+        rows["kept"].append(kept)
         if len(rows["uri"]) == _BATCH:
             yield pa.record_batch(rows, schema=LISTED)
             rows = {name: [] for name in LISTED.names}

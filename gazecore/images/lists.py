@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gazecore.errors import InputError, one_line, redact
+from gazecore.images.kept import as_json, as_text, kept_of
 from gazecore.storage import Location, protocol_of, refuse_password
 
 STORAGES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https"})
@@ -35,6 +36,9 @@ GUESSES = ("uri", "url", "URL", "image", "path", "file_name")
 IDS = "image_id"
 """Name of the column of ids."""
 
+_KEPT = "kept "
+"""Before the name of a column that is kept."""
+
 
 @dataclass
 class Columns:
@@ -43,11 +47,13 @@ class Columns:
     Attributes:
         uri: where the images are, or in Parquet their bytes; None: by the first of GUESSES.
         ids: their ids; None: `image_id` if it is there.
+        keep: others that are carried along, as text.
         took: what was read, in words; empty until then, and where it is `uri` without being asked.
     """
 
     uri: str | None = None
     ids: str | None = None
+    keep: tuple[str, ...] = ()
     took: str = ""
 
 
@@ -59,7 +65,8 @@ def is_list(location: Location) -> bool:
 def read_list(
     location: Location, allow: Collection[str], columns: Columns
 ) -> Iterator[pa.RecordBatch]:
-    """What a list names: batches with the columns `image_id` and `uri`, none of them null.
+    """What a list names: batches with the columns `image_id` and `uri`, none of them null, and
+    `kept`, a map of what is carried along.
 
     Args:
         location: of the list.
@@ -76,7 +83,7 @@ def read_list(
         with location.fs.open(location.path, "rb") as file:
             for batch in _list_columns(file_name(location), file, columns):
                 named = batch["uri"].to_pylist()
-                for column in batch.schema.names:
+                for column in {"uri", IDS}.intersection(batch.schema.names):
                     values = named if column == "uri" else batch[column].to_pylist()
                     if empty := next((i for i, v in enumerate(values, row) if not v), 0):
                         called = (columns.uri if column == "uri" else columns.ids) or column
@@ -92,7 +99,11 @@ def read_list(
                     ids = batch["image_id"]
                 else:
                     ids = pa.array([_id(*pair) for pair in zip(named, uris, strict=True)])
-                yield pa.record_batch({"image_id": ids.cast(pa.string()), "uri": uris})
+                columns_kept = [batch[_KEPT + name].to_pylist() for name in columns.keep]
+                kept = kept_of(columns.keep, columns_kept, len(uris))
+                yield pa.record_batch(
+                    {"image_id": ids.cast(pa.string()), "uri": uris, "kept": kept}
+                )
     except (pa.ArrowException, ValueError) as error:  # of decoding, or of a file without parts
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             raise InputError(
@@ -148,6 +159,8 @@ def _list_columns(path: str, file: Any, columns: Columns) -> Iterator[pa.RecordB
     """Batches with a column `uri` and perhaps `image_id`, both strings. No other column is read."""
     suffix = path.lower().rpartition(".")[2]
     if suffix == "txt":
+        if columns.keep:
+            raise InputError(f"{path} has no columns: --keep is for lists and tables that have")
         lines = (line.decode().lstrip("\ufeff").strip() for line in file)
         kept = (line for line in lines if line and line != "uri")
         while chunk := list(itertools.islice(kept, _BATCH)):
@@ -158,7 +171,8 @@ def _list_columns(path: str, file: Any, columns: Columns) -> Iterator[pa.RecordB
         return
     if suffix == "parquet":
         parquet = pq.ParquetFile(file)
-        names = [f.name for f in parquet.schema_arrow if f.name in _asked(columns) or _is_text(f)]
+        asked = {columns.uri, columns.ids or IDS, "uri", *columns.keep}
+        names = [f.name for f in parquet.schema_arrow if f.name in asked or _is_text(f)]
         wanted = _wanted(path, names, columns, parquet.schema_arrow.names)
         once = [*dict.fromkeys(wanted.values())]
         batches: Any = parquet.iter_batches(_BATCH, columns=once, use_threads=False)
@@ -177,11 +191,7 @@ def _list_columns(path: str, file: Any, columns: Columns) -> Iterator[pa.RecordB
             ),
         )
     for batch in batches:
-        yield pa.record_batch({to: batch[name].cast(pa.string()) for to, name in wanted.items()})
-
-
-def _asked(columns: Columns) -> tuple[str | None, ...]:
-    return columns.uri, columns.ids or IDS, "uri"
+        yield pa.record_batch({to: as_text(batch[name], name, path) for to, name in wanted.items()})
 
 
 def _is_text(field: pa.Field) -> bool:
@@ -192,7 +202,8 @@ def _is_text(field: pa.Field) -> bool:
 def _wanted(
     path: str, names: Sequence[str], columns: Columns, there: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """The columns of a list that are read: `uri` and perhaps `image_id`, and what they are called.
+    """The columns of a list that are read: `uri`, perhaps `image_id`, and those that are kept, and
+    what they are called.
 
     Args:
         path: of the list.
@@ -209,15 +220,16 @@ def _wanted(
             "paths or URIs"
         )
     ids = columns.ids or (IDS if IDS in names else None)
-    if ids is not None and ids not in names:
-        raise InputError(f"{path} has no column `{ids}`; its columns are {found}")
+    for name in (*([ids] if ids else ()), *columns.keep):
+        if name not in names:
+            raise InputError(f"{path} has no column `{name}`; its columns are {found}")
     wanted = {"uri": uri, **({IDS: ids} if ids else {})}
-    for name in wanted.values():
+    for name in (*wanted.values(), *columns.keep):
         if names.count(name) > 1:
             raise InputError(f"{path} has {names.count(name)} columns `{name}`: leave it one")
     if wanted not in ({"uri": "uri"}, {"uri": "uri", IDS: IDS}):
         columns.took = f"images by column `{uri}`" + (f", ids by `{ids}`" if ids else "")
-    return wanted
+    return wanted | {_KEPT + name: name for name in columns.keep}
 
 
 def _json_lines(path: str, file: Any, columns: Columns) -> Iterator[pa.RecordBatch]:
@@ -231,11 +243,13 @@ def _json_lines(path: str, file: Any, columns: Columns) -> Iterator[pa.RecordBat
         try:
             row = json.loads(line.decode("utf-8-sig"))
             wanted = wanted or _wanted(path, list(row.keys()), columns)
-            rows.append([row.get(name) for name in wanted.values()])
+            values = ((to, row.get(name)) for to, name in wanted.items())
+            rows.append([as_json(v) if to.startswith(_KEPT) else v for to, v in values])
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{where} is no JSON object: {one_line(error)}") from error
         if not all(isinstance(value, str | None) for value in rows[-1]):
-            raise InputError(f"{where}: {' and '.join(wanted.values())} must be text")
+            names = [name for to, name in wanted.items() if not to.startswith(_KEPT)]
+            raise InputError(f"{where}: {' and '.join(names)} must be text")
         if IDS in row and IDS not in wanted:
             raise InputError(f"{where} has an image_id, the first line has none")
         if len(rows) == _BATCH:

@@ -20,12 +20,14 @@ from gazecore.storage import Location
 
 
 class Entry(NamedTuple):
-    """Path on its storage, size, version; and the id where the path does not give it."""
+    """Path on its storage, size, version; the id where the path does not give it; and what is
+    carried along."""
 
     path: str
     size: int | None
     version: str | None
     image_id: str | None = None
+    kept: tuple[tuple[str, str | None], ...] | None = None
 
 
 AT_ONCE = 8
@@ -144,16 +146,16 @@ def _rows(container: Entry, table: Table, columns: Columns) -> Iterator[Entry]:
     prefix = f"{container.path}#" + (f"{columns.uri}/" if columns.uri else "")
     took = f"images by the bytes in column `{table.candidates[0]}`"
     columns.took = took + (f", ids by `{columns.ids}`" if columns.ids else "")
-    if columns.ids is None:
-        for row in range(table.rows):
-            yield Entry(f"{prefix}{row}", None, container.version)
-        return
-    for row, image_id in enumerate(table.texts(columns.ids)):
-        if not image_id:
+    names = [*([columns.ids] if columns.ids else ()), *columns.keep]
+    texts = zip(*map(table.texts, names), strict=True) if names else itertools.repeat(())
+    for row, values in zip(range(table.rows), texts, strict=False):
+        image_id = values[0] if columns.ids else None
+        if columns.ids and not image_id:
             raise InputError(
                 f"{container.path}: row {row} has no {columns.ids} (the first is row 0)"
             )
-        yield Entry(f"{prefix}{row}", None, container.version, image_id)
+        kept = tuple(zip(columns.keep, values[len(names) - len(columns.keep) :], strict=True))
+        yield Entry(f"{prefix}{row}", None, container.version, image_id, kept or None)
 
 
 def _wanted(files: Iterable[File], choice: Choice) -> Iterator[File]:

@@ -46,7 +46,7 @@ def continued(options: ScoringOptions, run: Run | None) -> ScoringOptions:
         name: getattr(begun, name) for name in names if getattr(options, name) is None
     }
     limits = LimitOptions(**asdict(options.limits.over(begun.limits)))
-    options = replace(options, limits=limits, **same)
+    options = replace(options, limits=limits, keep=options.keep or begun.keep, **same)
     if run.given is None:
         return options
     for name in _LISTING:

@@ -109,12 +109,15 @@ def _tables(run: Run, sql: str) -> tuple[dict[str, list[File]], dict[str, str]]:
     for view in VIEWS:
         if not any(word in text for word in (view, "query")):
             columns = (
-                f"NULL::{_TYPES[str(field.type)]} AS {field.name}" for field in schemas[view]
+                f"NULL::{_TYPES[str(field.type)]} AS {_quoted(field.name)}"
+                for field in schemas[view]
             )
             views[view] = f"SELECT {', '.join(columns)} WHERE false"
             continue
         if view == "plan":
-            folders[view], views[view] = list_files(run.plan), f"FROM {parquet(view)}"
+            # Some parts have more columns than others.
+            folders[view] = list_files(run.plan)
+            views[view] = f"SELECT {', '.join(PLAN.names)} FROM {parquet(view)}"
         else:
             found = sources(run, view)
             folders |= {view: found.shards, f"{view}_parts": found.parts}
@@ -122,6 +125,11 @@ def _tables(run: Run, sql: str) -> tuple[dict[str, list[File]], dict[str, str]]:
         if not folders[view] and not folders.get(f"{view}_parts"):
             raise InputError(f"{run.location.uri}/{view} holds nothing yet")
     return folders, views
+
+
+def _quoted(name: str) -> str:
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 def _versions(folders: Mapping[str, Sequence[File]]) -> set[tuple[str, str, int, str]]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 import gazecore
 from gazecore.density.codec import check_factor
 from gazecore.errors import InputError, RunMismatch, one_line
@@ -21,6 +23,10 @@ from gazecore.storage import TEMPORARY_SUFFIX, Location
 MAX_SHARD_SIZE = 65_536
 """A shard is held in memory: 2.6 KB an image, at a density factor of 1 20 KB."""
 
+OWN_COLUMNS = frozenset({*SCORES_OF[VERSION].names, "shard", "as_of"})
+"""Names that columns which are kept cannot have, in any case."""
+
+_APART = {"limits", "keep"}
 _NOTE, _GIVEN = "about_model", "options"
 
 
@@ -35,6 +41,7 @@ class RunSettings:
         shard_size: images per shard.
         density_factor: grid cells per stored density cell.
         limits: caps per image.
+        keep: columns of the input that are carried into the scores.
     """
 
     input: str
@@ -43,10 +50,21 @@ class RunSettings:
     shard_size: int
     density_factor: int
     limits: Limits
+    keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_shard_size(self.shard_size, MAX_SHARD_SIZE)
         check_factor(self.density_factor)
+        for name in self.keep:
+            if name in OWN_COLUMNS or self.keep.count(name) > 1:
+                raise InputError(
+                    f"--keep {name}: the scores have a column of that name; give it another one in "
+                    "the input"
+                )
+
+    def as_json(self) -> dict[str, Any]:
+        """As run.json holds them. Nothing kept is null, as what older ones do not say."""
+        return {**asdict(self), "keep": [*self.keep] or None}
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,8 @@ class Run(ShardedDirectory):
         self.model = model
         self.given = given
         self.version = version
-        self.schema = SCORES_OF[version]
+        own = (pa.field(name, pa.string()) for name in settings.keep)
+        self.schema = pa.schema([*SCORES_OF[version], *own])
         self.scores = self.outcomes
         self.densities = self.results
 
@@ -134,7 +153,7 @@ def begin_run(
         _NOTE: asdict(model),
         **({_GIVEN: asdict(given)} if given else {}),
     }
-    claim(location / "run.json", asdict(settings), notes)
+    claim(location / "run.json", settings.as_json(), notes)
     run.remove_temporaries()
     return run
 
@@ -149,7 +168,7 @@ def find_run(location: Location, settings: RunSettings) -> Run:
                 f"{location.uri} has run format {run.version}, which this gazecore reads and does "
                 f"not go on with: its rows would lack `peaks`; score into another --out"
             )
-        refuse_others(marker, asdict(settings))
+        refuse_others(marker, settings.as_json())
         return Run(location, settings, run.model, run.given)
     if any(not name.endswith(TEMPORARY_SUFFIX) for name in location.names()):
         raise RunMismatch(f"{location.uri} is not empty and holds no run: use another --out")
@@ -178,8 +197,9 @@ def open_run(location: Location) -> Run:
             for key, value in content.get(_GIVEN, {}).items()
         }
         settings = RunSettings(
-            **{key: content[key] for key in RunSettings.__dataclass_fields__ if key != "limits"},
+            **{key: content[key] for key in RunSettings.__dataclass_fields__ if key not in _APART},
             limits=Limits(**content["limits"]),
+            keep=tuple(map(str, content.get("keep") or ())),
         )
         options = Given(**given) if given else None
     except FileNotFoundError:

@@ -65,6 +65,9 @@ class ScoringOptions:
     id_column: str | None = None
     """The column of ids. By default a list's `image_id`, else the URI; of a Parquet file with
     images the number of the row."""
+    keep: tuple[str, ...] = ()
+    """Columns of a list, or of a table of images, that are carried into the scores, as text:
+    `caption,label`. A run that goes on keeps those that it was begun with."""
     limits: LimitOptions = field(default_factory=LimitOptions)
     decode: Literal["cpu", "gpu"] = "cpu"
     """Where JPEGs are decoded, if the model is on a GPU: `gpu` is for machines with few cores to a
@@ -85,6 +88,10 @@ class ScoringOptions:
     """Images that the storage does not answer for, while it does for most others of their shard,
     become failed rows (storage_error) on the shard's third try. By default the shard is left for
     the next run."""
+
+    def kept(self) -> tuple[str, ...]:
+        """The names in `keep`."""
+        return tuple(name.strip() for names in self.keep for name in names.split(",") if name)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

@@ -1,7 +1,7 @@
 """Does a run directory hold what it promises?"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -31,8 +31,6 @@ from gazecore.results.write import read_scores
 from gazecore.shards.directory import DIGEST, digest, shard_name, shard_numbers
 from gazecore.shards.plan import (
     GONE,
-    PLAN,
-    REVISED,
     PlanPart,
     Shard,
     part_names,
@@ -81,7 +79,6 @@ def problems(run: Run) -> Iterator[str]:
     for part in parts:
         try:
             read = part_reader(part)
-            yield from _column_problems(part.location, PLAN, REVISED.names)
         except (OSError, InputError) as error:
             yield one_line(error)
             continue
@@ -290,14 +287,12 @@ def _compacted_problems(run: Run, table: Table) -> Iterator[str]:
         yield f"compacted {table} are not as many as were written"
 
 
-def _column_problems(
-    location: Location, schema: pa.Schema, also: Sequence[str] = ()
-) -> Iterator[str]:
+def _column_problems(location: Location, schema: pa.Schema) -> Iterator[str]:
     def columns(file: pq.ParquetFile) -> list[str]:
         names: list[str] = file.schema_arrow.names
         return names
 
-    if (names := location.read_parquet(columns)) != schema.names and names != also:
+    if (names := location.read_parquet(columns)) != schema.names:
         yield f"{location.uri}: its columns are {', '.join(names)}"
 
 

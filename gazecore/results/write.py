@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from gazecore.errors import InputError
 from gazecore.results.files import Object
 from gazecore.results.run import Run
-from gazecore.results.schema import DENSITIES, SCORES, read_densities
+from gazecore.results.schema import DENSITIES, read_densities
 from gazecore.shards.directory import shard_name
 from gazecore.storage import parquet_bytes
 from gazecore.tables import read_table
@@ -30,7 +30,7 @@ def commit_shard(run: Run, shard: int, scores: Rows, densities: Rows) -> None:
         scores: a row of SCORES for each planned image, in the plan's order.
         densities: a row of DENSITIES for each `ok` image, in the same order.
     """
-    table = pa.Table.from_pylist(list(scores), schema=SCORES)
+    table = pa.Table.from_pylist(list(scores), schema=run.schema)
     run.commit(shard, _score_bytes(table, _as_of(scores)), density_file(densities))
 
 
@@ -62,7 +62,7 @@ def mend_shard(run: Run, shard: int, scores: Rows, densities: Rows) -> None:
         for row in scores
         if row["image_id"] in failed or row.get("asked") or _is_newer(row, before)
     }
-    merged_scores = _in_order(old_scores, _rows_of(scores, wanted, SCORES), ids)
+    merged_scores = _in_order(old_scores, _rows_of(scores, wanted, run.schema), ids)
     ok = merged_scores.filter(pc.field("status") == "ok")["image_id"].to_pylist()
     fresh = _rows_of(densities, wanted, DENSITIES)
     try:

@@ -33,6 +33,7 @@ from gazecore.images.decode import NetworkInput, to_network
 from gazecore.images.read import Reader
 from gazecore.memory import ran_out, share_arenas
 from gazecore.shards.clock import Clock
+from gazecore.shards.plan import KEPT
 from gazecore.shards.stage import Computed, ReadingConfig, Row, Stage, failed_row
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Pipeline(Generic[Computed]):
         """Process the images of a shard.
 
         Args:
-            images: rows of the plan: image_id, uri, size, version.
+            images: rows of the plan: image_id, uri, size, version, and `kept` if they have it.
             crashed: images that are known to end the process; they are not touched.
             last_try: the shard is not tried again if it fails now; see `fail_unanswered`.
             on_image: is called with ok or not as each image is finished.
@@ -131,7 +132,8 @@ class Pipeline(Generic[Computed]):
             StorageUnavailable: the storage does not answer for an image; where that may become a
                 failed row, for more images than it answers for. It says how many it answered for.
         """
-        rows = images.select(["image_id", "uri", "size", "version"]).to_pylist()
+        names = {"image_id", "uri", "size", "version", KEPT.name}.intersection(images.column_names)
+        rows = images.select(sorted(names)).to_pylist()
         may_fail = last_try and self._reading.fail_unanswered
         futures: list[Future[tuple[Row, Row | None]]] = [Future() for _ in rows]
         unanswered = answered = 0

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gazecore.errors import DamagedTable, InputError, one_line
+from gazecore.images.kept import KEPT as _KEPT
 from gazecore.shards.directory import ShardedDirectory
 from gazecore.storage import Location
 from gazecore.tables import required
@@ -32,12 +33,22 @@ PLAN = pa.schema(
 )
 """size: bytes; version: ETag or modification time. Both null where the input was a list."""
 
+KEPT = pa.field("kept", _KEPT)
+"""A part whose images' rows in the input have columns that are carried along has them last."""
+
 CHANGED, GONE = "changed", "gone"
 """What became of a planned image: it was overwritten, or is no longer in the input."""
 
 REVISED = PLAN.append(pa.field("became", pa.string()))
 """A part of which images were revised: size and version are the newer ones, and `became` says what
 happened; null for images that are as they were planned."""
+
+
+def schema_with(names: Collection[str]) -> pa.Schema:
+    """A part's schema, with those of the columns that it may have which are named."""
+    schema = REVISED if "became" in names else PLAN
+    return schema.append(KEPT) if KEPT.name in names else schema
+
 
 FIRST = b"gazecore.first_shard"
 """Names the number of a part's first shard in its metadata."""
@@ -50,7 +61,7 @@ class Shard:
 
     Attributes:
         number: in the plan.
-        images: its rows, schema PLAN.
+        images: its rows, schema PLAN, and KEPT if they have it.
         is_part: it is done, and `images` are just those that are to be tried again.
         as_of: what `as_of` gives for those of the images that were revised.
         asked: images of a part whose rows are replaced whatever they are.
@@ -189,10 +200,11 @@ def part_reader(part: PlanPart) -> Callable[[int], Shard]:
     def read(number: int) -> Shard:
         with part.location.refusing_damage():
             images = file.read_row_group(number - part.first_shard, use_threads=False)
-            kind = REVISED if "became" in images.schema.names else PLAN
+            kind = schema_with(images.schema.names)
             if images.schema.types != kind.types or images.schema.names != kind.names:
                 raise ValueError(f"its columns are {images.schema}")
-        return Shard(number, images.select(PLAN.names), as_of=as_of(images))
+        names = [name for name in images.schema.names if name != "became"]
+        return Shard(number, images.select(names), as_of=as_of(images))
 
     return read
 

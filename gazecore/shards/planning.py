@@ -16,7 +16,7 @@ from gazecore.errors import InputError, RunFailed, RunMismatch, one_line
 from gazecore.images.listing import LISTED
 from gazecore.shards import revising
 from gazecore.shards.directory import ShardedDirectory
-from gazecore.shards.plan import FIRST, PLAN, plan_parts, require_plan
+from gazecore.shards.plan import FIRST, KEPT, plan_parts, require_plan, schema_with
 from gazecore.storage import parquet_bytes
 
 SHARDS_PER_PART = 256
@@ -105,7 +105,8 @@ def update_plan(
                 revise(changed, gone)
             revising.revise(db, known, planned.shard_size, everything=revise is not None)
             new = db.sql(
-                "SELECT image_id, uri, first(size) AS size, first(version) AS version "
+                "SELECT image_id, uri, first(size) AS size, first(version) AS version, "
+                "first(kept) AS kept "
                 f"FROM {listed} ANTI JOIN known USING (image_id) "
                 "GROUP BY image_id, uri ORDER BY min(file_row_number)"
             ).to_arrow_reader(100_000)
@@ -173,7 +174,9 @@ def _write_part(planned: ShardedDirectory, number: int, first_shard: int, rows: 
     size = planned.shard_size
     count: int = -(-rows.num_rows // size)
     numbers = [first_shard + i // size for i in range(rows.num_rows)]
-    table = rows.append_column("shard", pa.array(numbers, pa.int32())).cast(PLAN)
+    table = rows.append_column("shard", pa.array(numbers, pa.int32()))
+    schema = schema_with([KEPT.name] if rows["kept"].null_count < rows.num_rows else [])
+    table = table.select(schema.names).cast(schema)
     table = table.replace_schema_metadata({FIRST: str(first_shard).encode()})
     data = parquet_bytes(table, row_group_size=size)
     location = planned.plan / f"part-{number:05d}.parquet"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import duckdb
 import pyarrow as pa
 
-from gazecore.shards.plan import CHANGED, FIRST, GONE, PLAN, REVISED, PlanPart
+from gazecore.shards.plan import CHANGED, FIRST, GONE, PlanPart, schema_with
 from gazecore.storage import parquet_bytes
 
 _KNOWN = (
@@ -38,12 +38,13 @@ def know(
 
 
 def read_part(part: PlanPart) -> pa.Table:
-    """All of a part, schema REVISED. Raises DamagedTable."""
+    """All of a part, schema REVISED, and KEPT if it has it. Raises DamagedTable."""
     table = part.location.read_table()
     with part.location.refusing_damage():
+        schema = schema_with(["became", *table.column_names])
         if "became" not in table.column_names:
             table = table.append_column("became", pa.nulls(table.num_rows, pa.string()))
-        return table.select(REVISED.names).replace_schema_metadata().cast(REVISED)
+        return table.select(schema.names).replace_schema_metadata().cast(schema)
 
 
 def compare(db: duckdb.DuckDBPyConnection, listed: str, is_whole: bool) -> tuple[int, int]:
@@ -104,11 +105,14 @@ def revise(
             for name in ("size", "version", "became")
         )
         merged: pa.Table = db.sql(
-            f"SELECT image_id, uri, {newer}, shard FROM old "
+            f"SELECT old.* REPLACE ({newer}) FROM old "
             "LEFT JOIN (FROM revised WHERE part = ?) r USING (image_id) ORDER BY place",
             params=[number],
         ).to_arrow_table()
-        schema = PLAN if merged["became"].null_count == merged.num_rows else REVISED
+        is_as_planned = merged["became"].null_count == merged.num_rows
+        schema = schema_with(
+            [name for name in merged.column_names if name != "became" or not is_as_planned]
+        )
         table = merged.select(schema.names).cast(schema)
         table = table.replace_schema_metadata({FIRST: str(part.first_shard).encode()})
         part.location.publish(parquet_bytes(table, row_group_size=shard_size))

@@ -10,6 +10,7 @@ from gazecore.errors import Gone, ImageError, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput
 from gazecore.images.formats import Limits
+from gazecore.shards.plan import KEPT
 
 Row = dict[str, Any]
 
@@ -120,4 +121,10 @@ def failed_row(row: Mapping[str, Any], error: ImageError) -> Row:
         "status": "gone" if isinstance(error, Gone) else "failed",
         "error": error.code,
         "error_message": one_line(error),
+        **kept(row),
     }
+
+
+def kept(row: Mapping[str, Any]) -> dict[str, str]:
+    """What of the input's columns a row of the plan carries along."""
+    return dict(row.get(KEPT.name) or ())

@@ -93,7 +93,7 @@ def _outcomes(shard: Shard, made: list[Row]) -> list[Row]:
     if not (shard.as_of or shard.asked):
         return made
     rows, done = [], {row["image_id"]: row for row in made}
-    for planned in shard.images.select(["image_id", "uri"]).to_pylist():
+    for planned in shard.images.to_pylist():
         image_id = planned["image_id"]
         row = done.get(image_id) or failed_row(planned, Gone("it is no longer in the input"))
         rows.append({**row, "as_of": shard.as_of.get(image_id), "asked": image_id in shard.asked})

@@ -150,6 +150,7 @@ CHANGES = [
     ("display_size", "native"),
     ("shard_size", 3),
     ("density_factor", 4),
+    ("keep", ["caption"]),
     ("limits.max_bytes", 1),
     ("limits.max_pixels", 1),
 ]
@@ -159,7 +160,7 @@ def changed(name: str, value: Any) -> RunSettings:
     if name.startswith("limits."):
         limits = replace(SETTINGS.limits, **{name.removeprefix("limits."): value})
         return replace(SETTINGS, limits=limits)
-    return replace(SETTINGS, **{name: value})
+    return replace(SETTINGS, **{name: tuple(value) if isinstance(value, list) else value})
 
 
 def test_every_setting_is_among_the_changes() -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from gazecore.errors import GazecoreError, InputError, NotFound, StorageError, one_line
 from gazecore.images.containers.columns import image_columns
 from gazecore.images.containers.ranges import FIRST, RangeFile
+from gazecore.images.kept import as_text
 
 _DICTIONARY, _BATCH = 2, 3
 _GOES_ON, _END = b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\0\0\0\0"
@@ -81,7 +82,8 @@ class Batches:
         try:
             for number in range(len(self._places)):
                 column = self._batch(number, top)
-                yield from (column.field(field) if field else column).cast(pa.string()).to_pylist()
+                values = column.field(field) if field else column
+                yield from as_text(values, name, self._uri).to_pylist()
         except Exception as error:
             raise self._meaning(error) from error
 

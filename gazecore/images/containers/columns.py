@@ -1,5 +1,5 @@
 """Parquet files with a column of images' bytes, alone or as Hugging Face keeps them, in structs of
-`bytes` and `path`. Of no other column anything is read."""
+`bytes` and `path`. Of no other column anything is read, but of those that are asked for."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from gazecore.errors import GazecoreError, InputError, NotFound, StorageError, one_line
 from gazecore.images.containers.ranges import RangeFile
+from gazecore.images.kept import as_text
 
 LIKELY = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes",
           "content", "data")  # fmt: skip
@@ -111,7 +112,8 @@ class Column:
             self._source.expect(self._source.size)
             for batch in self._file.iter_batches(10_000, columns=[name], use_threads=False):
                 column = batch.column(0)
-                yield from (column.field(field) if field else column).cast(pa.string()).to_pylist()
+                values = column.field(field) if field else column
+                yield from as_text(values, name, self._uri).to_pylist()
         except Exception as error:
             raise self._meaning(error) from error
 
