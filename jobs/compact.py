@@ -11,6 +11,7 @@ from gazecore.errors import GazecoreError, one_line
 from gazecore.wording import counted
 from jobs.command import keeping, run_command
 from jobs.console import out, progress_bar
+from jobs.tasks import on_cluster
 
 if TYPE_CHECKING:
     from gazecore.results.compacted import Compaction
@@ -33,6 +34,9 @@ class CompactOptions:
     """The run directory, local or any fsspec URI."""
     densities: bool = False
     """The densities, too. They take as much storage again."""
+    address: str | None = None
+    """A Ray cluster that shares the work, HOST:PORT or `auto`. By default the one that this runs in
+    (`ray job submit`), else this process alone."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,35 +50,38 @@ def compact(options: CompactOptions) -> int:
     from gazecore.results.compacted import TABLES
     from gazecore.results.run import open_run
     from gazecore.storage import Location
+    from gazecore.tasks import here
 
     run = open_run(Location(options.run))
-    for table in TABLES if options.densities else TABLES[:1]:
-        with keeping(lambda: "the same command goes on"):
-            made = compact(run, table, progress_bar)
-        out.print(f"{table}: {compacted_words(made)}", soft_wrap=True)
+    with on_cluster(options.address) as tasks:
+        for table in TABLES if options.densities else TABLES[:1]:
+            with keeping(lambda: "the same command goes on"):
+                made = compact(run, table, progress_bar, tasks or here)
+            out.print(f"{table}: {compacted_words(made)}", soft_wrap=True)
     return 0
 
 
-def compact_large(run: "Run", shards: int) -> None:
+def compact_large(run: "Run", shards: int, address: str | None = None) -> None:
     """At the end of a scoring: compact the scores if they are in many files, and say so. Trouble is
     no failure of the scoring, whose rows are read from the shards meanwhile.
 
     Args:
         run: that was scored.
         shards: that are planned.
+        address: of the cluster that scored it, if one was named.
     """
     from botocore.exceptions import BotoCoreError
 
     from gazecore.results.compact import compact
     from gazecore.results.compacted import sources
+    from gazecore.tasks import here
 
     uri = run.location.uri
     try:
         if shards > MANY and len(sources(run, "scores").shards) > MANY:
-            with keeping(
-                lambda: f"all images are kept, gazecore compact {shlex.quote(uri)} goes on"
-            ):
-                made = compact(run, "scores", progress_bar)
+            kept = f"all images are kept, gazecore compact {shlex.quote(uri)} goes on"
+            with keeping(lambda: kept), on_cluster(address) as tasks:
+                made = compact(run, "scores", progress_bar, tasks or here)
             out.print(f"compacted  {compacted_words(made)}", soft_wrap=True)
     except (GazecoreError, OSError, BotoCoreError) as error:
         again = f"gazecore compact {shlex.quote(uri)} tries again"

@@ -10,6 +10,7 @@ from gazecore.wording import counted
 from jobs.command import run_command
 from jobs.console import progress_bar, show_rows
 from jobs.tables import show_answer
+from jobs.tasks import on_cluster
 
 _COLUMNS = ["image_id", "aspect", "x", "y", "share", "center_share"]
 
@@ -37,6 +38,9 @@ class CropOptions:
     """What is enough for a smaller box: this part of what the largest keeps."""
     margin: float = 0.0
     """Fixations nearer to a cut side than this part of it do not speak for a box, below 0.5."""
+    address: str | None = None
+    """A Ray cluster that shares the work, HOST:PORT or `auto`. By default the one that this runs in
+    (`ray job submit`), else this process alone."""
     overwrite: bool = False
     """Replace files that gazecore did not make; never an image of the run."""
 
@@ -60,11 +64,12 @@ def crop(options: CropOptions) -> int:
         config = CropConfig(options.least_scale, options.keep, options.margin)
     except ValueError as error:
         raise InputError(str(error)) from error
-    found = crop_run(
-        open_run(Location(options.run)), options.aspect, Location(options.out), config,
-        Location(options.files) if options.files else None,
-        overwrite=options.overwrite, steps=progress_bar,
-    )  # fmt: skip
+    with on_cluster(options.address) as tasks:
+        found = crop_run(
+            open_run(Location(options.run)), options.aspect, Location(options.out), config,
+            Location(options.files) if options.files else None,
+            overwrite=options.overwrite, steps=progress_bar, tasks=tasks,
+        )  # fmt: skip
     show_answer(pa.Table.from_pylist(found.first, CROPS).select(_COLUMNS))
     rows = [("images", f"{found.images:,}")]
     if found.status.missing:

@@ -10,6 +10,7 @@ from gazecore.wording import counted
 from jobs.command import run_command
 from jobs.console import progress_bar, show_rows
 from jobs.tables import show_answer
+from jobs.tasks import on_cluster
 
 _COLUMNS = ["image_id", "name", "share", "ratio", "rank", "recorded_share"]
 
@@ -34,6 +35,9 @@ class RegionsOptions:
     """A corpus with fixations on the same images: what people did is measured beside."""
     fixations: int = 10
     """The column `chance` is that at least one of so many fixations falls in the region."""
+    address: str | None = None
+    """A Ray cluster that shares the work, HOST:PORT or `auto`. By default the one that this runs in
+    (`ray job submit`), else this process alone."""
     overwrite: bool = False
     """Replace a file that gazecore did not make."""
 
@@ -56,10 +60,11 @@ def measure(options: RegionsOptions) -> int:
     run, out = open_run(Location(options.run)), Location(options.out)
     regions = open_regions(Location(options.regions))
     corpus = load_corpus(options.corpus) if options.corpus else None
-    found = measure_run(
-        run, regions, out, corpus, options.fixations,
-        overwrite=options.overwrite, steps=progress_bar,
-    )  # fmt: skip
+    with on_cluster(options.address) as tasks:
+        found = measure_run(
+            run, regions, out, corpus, options.fixations,
+            overwrite=options.overwrite, steps=progress_bar, tasks=tasks,
+        )  # fmt: skip
     columns = _COLUMNS if corpus else _COLUMNS[:-1]
     show_answer(pa.Table.from_pylist(found.first, REGIONS).select(columns))
     where = f"{counted(found.regions, 'regions')} on {counted(found.images, 'images')}"

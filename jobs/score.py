@@ -105,7 +105,7 @@ def score(options: ScoreOptions) -> int:
         rows.append(("ask", ask(scoring.run.location.uri)))
     show_rows(rows)
     if has_scores and not tally.failed_shards and not options.uncompacted:
-        compact_large(scoring.run, scoring.plan.shards)
+        compact_large(scoring.run, scoring.plan.shards, options.cluster.address)
     return 1 if tally.failed_shards else 0
 
 

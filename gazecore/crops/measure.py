@@ -12,10 +12,11 @@ from gazecore.errors import InputError
 from gazecore.ownership import is_table_of, refuse_foreign
 from gazecore.results.run import Run
 from gazecore.results.status import Status, run_status
-from gazecore.results.stream import StoredDensity, of_each, stored_densities
+from gazecore.results.stream import StoredDensity, of_each_density
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
 from gazecore.tables import growing_table, required
+from gazecore.tasks import Tasks
 
 CROPS = pa.schema(
     [
@@ -82,6 +83,7 @@ def crop_run(
     *,
     overwrite: bool = False,
     steps: Steps = uncounted,
+    tasks: Tasks | None = None,
 ) -> Cropped:
     """Find the best crops of all images that have a density; one pass over them.
 
@@ -93,6 +95,7 @@ def crop_run(
         files: a folder for the pieces; None: none are cut, and no image is read.
         overwrite: replace files that gazecore did not make.
         steps: how somebody is told.
+        tasks: who does the work; None: threads of this process.
 
     Raises:
         InputError: an aspect is none, or there is none; a file of others would be written over;
@@ -116,8 +119,9 @@ def crop_run(
     def work(density: StoredDensity) -> list[dict[str, Any]]:
         return _rows(density, ratios, config, pieces)
 
+    found = of_each_density(run, work, tasks)
     with growing_table(out, CROPS) as write, steps("densities", cropped.status.ok) as on_density:
-        for rows in told(of_each(stored_densities(run), work), on_density):
+        for rows in told(found, on_density):
             cropped.add(rows)
             write(rows)
     return cropped

@@ -14,10 +14,11 @@ from gazecore.regions.recorded import RECORDED, CorpusScanpaths, Scanpaths
 from gazecore.regions.region import Region, Regions
 from gazecore.results.run import Run
 from gazecore.results.status import Status, run_status
-from gazecore.results.stream import StoredDensity, of_each, stored_densities
+from gazecore.results.stream import StoredDensity, of_each_density
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
 from gazecore.tables import growing_table, required
+from gazecore.tasks import Tasks
 
 REGIONS = pa.schema(
     [
@@ -105,6 +106,7 @@ def measure_run(
     *,
     overwrite: bool = False,
     steps: Steps = uncounted,
+    tasks: Tasks | None = None,
 ) -> Measured:
     """Measure regions on the densities of a run; one pass over them.
 
@@ -116,6 +118,7 @@ def measure_run(
         fixations: of which at least one may fall in, for the column `chance`.
         overwrite: replace a file that gazecore did not make.
         steps: how somebody is told.
+        tasks: who does the work; None: threads of this process.
 
     Raises:
         InputError: `fixations` is not positive, a file of others would be written over, or no
@@ -136,8 +139,9 @@ def measure_run(
         recorded = scanpaths.on(density.image_id, *size) if scanpaths and listed else None
         return density.image_id, _rows(density, listed, fixations, recorded) if listed else []
 
+    found = of_each_density(run, work, tasks)
     with growing_table(out, REGIONS) as write, steps("densities", measured.status.ok) as on_density:
-        for image_id, rows in told(of_each(stored_densities(run), work), on_density):
+        for image_id, rows in told(found, on_density):
             if rows:
                 seen.add(image_id)
                 measured.add(rows)

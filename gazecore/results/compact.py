@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -40,9 +41,10 @@ from gazecore.results.run import Run
 from gazecore.results.schema import read_densities
 from gazecore.shards.plan import plan_parts
 from gazecore.shards.tally import OK
-from gazecore.steps import Steps, uncounted
+from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location, parquet_bytes
 from gazecore.tables import publish_table, read_table
+from gazecore.tasks import Tasks, here
 
 GROUP_BYTES = 64 * 2**20
 """Of shards that are sorted together, in memory, where they take some six times that."""
@@ -90,7 +92,9 @@ class CompactionPlan:
         return parts_folder(self.run, self.table, self.generation)
 
 
-def compact(run: Run, table: Table = "scores", steps: Steps = uncounted) -> Compaction:
+def compact(
+    run: Run, table: Table = "scores", steps: Steps = uncounted, tasks: Tasks = here
+) -> Compaction:
     """Compact what is there now.
 
     Shards that come or are mended later are read beside it; the next call takes them in, and makes
@@ -100,6 +104,7 @@ def compact(run: Run, table: Table = "scores", steps: Steps = uncounted) -> Comp
         run: finished or not.
         table: which.
         steps: how somebody is told.
+        tasks: who sorts and merges.
 
     Raises:
         InputError: nothing is scored yet, or a shard's file is damaged.
@@ -116,14 +121,14 @@ def compact(run: Run, table: Table = "scores", steps: Steps = uncounted) -> Comp
     remove_old(run, table, {plan.generation, *([current.generation] if current else [])})
     try:
         with steps("groups", len(plan.groups)) as on_group:
-            for number in range(len(plan.groups)):
-                sort_group(plan, number)
-                on_group()
+            for _ in told(tasks(partial(sort_group, plan), range(len(plan.groups))), on_group):
+                pass
         bounds = choose_bounds(plan)
         with steps("parts", len(bounds)) as on_part:
-            for number in range(len(bounds)):
-                merge_part(plan, bounds, number)
-                on_part()
+            # Each task has a core.
+            merge = partial(merge_part, plan, bounds, threads=None if tasks is here else 1)
+            for _ in told(tasks(merge, range(len(bounds))), on_part):
+                pass
         return publish(plan, len(bounds))
     except (duckdb.Error, FileNotFoundError, RunFailed) as error:
         # Another process may have been faster, and have deleted what it needs no longer.
@@ -178,7 +183,7 @@ def sort_group(plan: CompactionPlan, number: int) -> None:
     with ThreadPoolExecutor(READERS) as pool:
         table = pa.concat_tables(list(pool.map(read, plan.groups[number])))
     table = table.combine_chunks().sort_by("image_id").cast(part_schema(plan.run, plan.table))
-    sample = table["image_id"].take(list(range(0, table.num_rows, _EVERY))).to_pylist()
+    sample = table["image_id"].to_pylist()[::_EVERY]
     table = table.replace_schema_metadata({_SAMPLE: json.dumps(sample).encode()})
     where.publish(
         parquet_bytes(table, row_group_size=ROWS[plan.table] // 4, **_options(plan.table))
@@ -207,7 +212,9 @@ def sorted_groups(plan: CompactionPlan) -> list[File]:
     return files
 
 
-def merge_part(plan: CompactionPlan, bounds: Sequence[str], number: int) -> None:
+def merge_part(
+    plan: CompactionPlan, bounds: Sequence[str], number: int, threads: int | None = None
+) -> None:
     """Publish a part of the range of ids, sorted, unless it is there already."""
     where = plan.parts / f"part-{number:05d}.parquet"
     if where.exists():
@@ -216,7 +223,9 @@ def merge_part(plan: CompactionPlan, bounds: Sequence[str], number: int) -> None
     if len(values) > 1:
         wanted += " AND image_id < ?"
     schema, rows = part_schema(plan.run, plan.table), ROWS[plan.table]
-    with database({"sorted": sorted_groups(plan)}, memory_limit=MEMORY, threads=cores()) as db:
+    with database(
+        {"sorted": sorted_groups(plan)}, memory_limit=MEMORY, threads=cores(threads)
+    ) as db:
         sql = f"FROM {parquet('sorted')} WHERE {wanted} ORDER BY image_id"
         batches = db.sql(sql, params=values).to_arrow_reader(rows)
         options = {"write_page_checksum": True, **_options(plan.table)}

@@ -1,10 +1,11 @@
 """All densities of a run in one pass: a shard at a time is in memory, and a few full-size ones."""
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,13 @@ from gazecore.density.resample import to_size
 from gazecore.results.run import Run
 from gazecore.results.schema import read_densities
 from gazecore.shards.directory import shard_name
+from gazecore.tasks import Tasks
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+
+_TASK = 1024
+"""Densities of a task, about."""
 
 _MOST_THREADS = 16  # each holds arrays of its image's size
 
@@ -44,9 +49,9 @@ class StoredDensity:
         return np.asarray(np.exp(full, dtype=np.float64))
 
 
-def stored_densities(run: Run) -> Iterator[StoredDensity]:
-    """The densities of all shards that are done, in the plan's order."""
-    for shard in sorted(run.shards_done()):
+def stored_densities(run: Run, shards: Iterable[int] | None = None) -> Iterator[StoredDensity]:
+    """The densities of shards, in order; None: of all that are done."""
+    for shard in sorted(run.shards_done()) if shards is None else shards:
         yield from densities_in(read_densities(run.densities / shard_name(shard)))
 
 
@@ -60,6 +65,37 @@ def densities_in(table: pa.Table) -> Iterator[StoredDensity]:
         for i, (image_id, height, width, grid_height, offset) in enumerate(rows):
             values = cells[bounds[i] : bounds[i + 1]].reshape(grid_height, -1)
             yield StoredDensity(image_id, height, width, decode(values, offset))
+
+
+@dataclass(frozen=True)
+class _Pass(Generic[Found]):
+    """What `work` finds of each density of some shards."""
+
+    run: Run
+    work: Callable[[StoredDensity], Found]
+
+    def __call__(self, shards: Sequence[int]) -> list[Found]:
+        with threadpool_limits(1):
+            return [*map(self.work, stored_densities(self.run, shards))]
+
+
+def of_each_density(
+    run: Run, work: Callable[[StoredDensity], Found], tasks: Tasks | None = None
+) -> Iterator[Found]:
+    """What `work` finds of each density of the shards that are done, in the plan's order.
+
+    Args:
+        run: whose.
+        work: may be called in any thread, and where `tasks` does.
+        tasks: does some shards at a time; None: threads of this process.
+    """
+    if tasks is None:
+        yield from of_each(stored_densities(run), work)
+        return
+    numbers, some = iter(sorted(run.shards_done())), max(1, _TASK // run.shard_size)
+    groups = iter(lambda: [*itertools.islice(numbers, some)], [])
+    for found in tasks(_Pass(run, work), groups):
+        yield from found
 
 
 def of_each(items: Iterable[Item], work: Callable[[Item], Found]) -> Iterator[Found]:

@@ -536,3 +536,13 @@ def test_failed_rows_are_those_of_the_shards(local: Run) -> None:
         assert compact(local, table).shards.num_rows == SHARDS + 1
     assert sources(local, "densities").shards == []
     assert list(problems(local)) == []
+
+
+def test_a_run_of_which_every_image_failed_is_compacted_too(tmp_path: Path) -> None:
+    run = begin_run(Location(str(tmp_path / "run")), SETTINGS)
+    update_plan(run, listing(*names(9)))
+    commit(run, failing=frozenset(names(9)))
+    for table, rows in (("scores", 9), ("densities", 0)):
+        assert compact(run, table).rows == rows
+    assert query(run, "SELECT count(*)::INT AS n FROM densities").to_pylist() == [{"n": 0}]
+    assert list(problems(open_run(run.location))) == []
