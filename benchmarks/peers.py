@@ -6,10 +6,11 @@
 None has seen the judged images' fixations: of OSIE those that the default model's training held
 out, of MIT1003 each by the member whose fold it was. `unisal_maps.py` says what ENV needs. UNISAL's
 maps are judged as maps, likelihoods by a conversion fitted to other images (`gazecore evaluate
---maps`); AUC and NSS are compared with pysaliency's on the first fifty images.
+--maps`); of the first fifty images each metric is compared with pysaliency's.
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -28,12 +29,14 @@ from gazecore.evaluation.maps import Maps
 from gazecore.evaluation.outputs import describe, evaluate_densities
 from gazecore.evaluation.selection import HELD_OUT, select_images
 from gazecore.evaluation.settings import EvaluationConfig
+from gazecore.metrics.kernels import fixation_map
 from gazecore.metrics.recording import recordings
 from gazecore.model.bundle import load_bundle
 from tests.gazecore import oracle
 
 SIGMA = {"osie": 24.0, "mit1003": 35.0}
-LIMIT = 1e-9
+LIMIT = 1e-5
+"""Of a likelihood, whose densities are float32; the others differ by less than 1e-9."""
 
 
 def unisal(python: str, corpus: Corpus, chosen: list[str], folder: Path) -> float | None:
@@ -58,23 +61,41 @@ def averages(summary: dict[str, Any], predictor: str) -> dict[str, Any]:
     return found
 
 
-def largest_difference(corpus: Corpus, maps: Maps, images: Any) -> dict[str, float]:
-    """Of AUC and NSS of fifty images from pysaliency's."""
+def largest_difference(corpus: Corpus, maps: Maps, images: Any, sigma: float) -> dict[str, float]:
+    """Of each metric of fifty images from pysaliency's, by the same maps and conversion."""
+    metrics = importlib.import_module("pysaliency.metrics")
     rows = {row["image_id"]: row for row in images.to_pylist()}
     judged = [r for r in recordings(corpus) if r.image_id in rows][:50]
     points = [r.points for r in judged]
     stimuli, fixations = oracle.dataset(points, [(r.height, r.width) for r in judged])
-    theirs = oracle.saliency_model(stimuli, [maps.saliency(r.image_id) for r in judged])
+    saliency = [maps.saliency(r.image_id) for r in judged]
+    theirs = oracle.saliency_model(stimuli, saliency)
+    densities = oracle.density_model(stimuli, [maps.of_model(r.image_id) for r in judged])
     at = np.repeat(range(len(judged)), [len(p) for p in points])
-    found = {}
-    for metric, values in (
-        ("auc", theirs.AUCs(stimuli, fixations)),
-        ("nss", theirs.NSSs(stimuli, fixations)),
-    ):
-        means = [values[at == n].mean() for n in range(len(judged))]
-        own = [rows[r.image_id][f"{metric}_model"] for r in judged]
-        found[metric] = float(np.abs(np.subtract(means, own)).max())
-    return found
+    uniform = np.log([r.height * r.width for r in judged])[at]
+    of_fixations = {
+        "auc": theirs.AUCs(stimuli, fixations),
+        "nss": theirs.NSSs(stimuli, fixations),
+        "log_likelihood": (densities.log_likelihoods(stimuli, fixations) + uniform) / np.log(2),
+    }
+    found = {
+        metric: [values[at == n].mean() for n in range(len(judged))]
+        for metric, values in of_fixations.items()
+    }
+    for recording, own in zip(judged, saliency, strict=True):
+        empirical = fixation_map(recording.points, recording.height, recording.width, sigma)
+        for metric, judge in (
+            ("cc", metrics.CC),
+            ("sim", metrics.SIM),
+            ("kldiv", metrics.MIT_KLDiv),
+        ):
+            found.setdefault(metric, []).append(judge(own, empirical))
+    return {
+        metric: float(
+            np.abs(np.subtract(values, [rows[r.image_id][f"{metric}_model"] for r in judged])).max()
+        )
+        for metric, values in found.items()
+    }
 
 
 def main() -> int:
@@ -106,7 +127,7 @@ def main() -> int:
         maps = Maps(corpus, chosen, str(arguments.out / name), "saliency")
         about = describe(corpus, maps, "UNISAL", None, {}, "centerbias", {})
         theirs = evaluate_densities(corpus, maps, config, about)
-        differences = largest_difference(corpus, maps, theirs.images)
+        differences = largest_difference(corpus, maps, theirs.images, config.sigma)
         worst = max(worst, *differences.values())
         densities_too = Maps(corpus, chosen, str(arguments.out / name), "density")
         about = describe(corpus, densities_too, "UNISAL", None, {}, "centerbias", {})

@@ -49,6 +49,8 @@ LISTED = pa.schema(
 
 _BATCH = 10_000
 
+_VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified")
+
 _USERS_ERRORS = (
     FileNotFoundError, PermissionError, NotADirectoryError, ParamValidationError, ImageError,
 )  # fmt: skip
@@ -264,7 +266,7 @@ def _walk_s3(location: Location) -> Iterator[Entry]:
 
 
 def _entry(info: dict[str, Any]) -> Entry:
-    version = next((info[k] for k in ("ETag", "etag", "mtime", "LastModified") if k in info), None)
+    version = next((info[k] for k in _VERSIONS if k in info), None)
     text = None if version is None else str(version).strip('"')
     return Entry(info["name"], info.get("size"), text)
 
