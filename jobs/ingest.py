@@ -24,19 +24,25 @@ from jobs.console import err, out
 
 Kind = Literal["osie", "mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"]
 
+_PIXELS = "are x and y pixels of the images as they are here?"
+_REMEDIES = {
+    "table": "if x and y are positions on a screen, give its size by --table.screen, and how "
+    "images stood on it by --table.shown; --table.origin says where they count from",
+}
+
 
 @dataclass(frozen=True)
 class IngestOptions:
     """Import a dataset of recorded fixations, in its own layout, as a corpus.
 
     KIND is the layout:
-    osie: `stimuli/*.jpg` and `fixations.mat`;
-    mit1003: the original `ALLSTIMULI` and `DATA`;
-    cat2000: `trainSet` or `testSet`;
-    salicon: `.mat` files or JSON;
-    coco: scanpaths of COCO-FreeView or COCO-Search18;
-    pysaliency: its HDF5 files;
-    table: any Parquet, CSV or TSV file.
+      osie        `stimuli/*.jpg` and `fixations.mat`
+      mit1003     the original `ALLSTIMULI` and `DATA`
+      cat2000     `trainSet` or `testSet`
+      salicon     `.mat` files or JSON
+      coco        scanpaths of COCO-FreeView or COCO-Search18
+      pysaliency  its HDF5 files
+      table       any Parquet, CSV, TSV or text table, with a fixation a row
     """
 
     kind: Positional[Annotated[Kind, arg(metavar="KIND")]]
@@ -80,11 +86,12 @@ def ingest(options: IngestOptions) -> int:
     )
     for reason, count in corpus.dropped.items():
         out.print(f"left out: {counted(count, reason)}")
-    if (outside := corpus.dropped.get(OUTSIDE, 0)) > corpus.fixations.num_rows:
+    outside = corpus.dropped.get(OUTSIDE, 0)
+    everywhere = outside + corpus.fixations.num_rows
+    if outside * 5 > everywhere:
         err.print(
-            f"[bold red]caution:[/] {outside:,} of {outside + corpus.fixations.num_rows:,} "
-            "fixations lie outside their images. Are x and y pixels of the image, and not of the "
-            "screen?",
+            f"[bold red]caution:[/] {outside:,} of {everywhere:,} fixations lie outside their "
+            f"images: {_REMEDIES.get(options.kind, _PIXELS)}",
             markup=True,
             soft_wrap=True,
         )

@@ -106,6 +106,13 @@ def corpora() -> None:
         ),
         "gaze.parquet",
     )
+    tables = {
+        "export.tsv": "image\tsubject\tx\ty\tstart\tlength\na.png\tv\t960\t540\t100\t250\n",
+        "psychopy.csv": "image,subject,x,y\na.png,v,-10,5\n",
+        "shares.csv": "image,subject,x,y\na.png,v,0.5,0.25\na.png,v,-1,-1\n",
+    }
+    for name, text in tables.items():
+        Path(name).write_text(text)
 
 
 def training() -> None:
