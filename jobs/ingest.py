@@ -1,7 +1,7 @@
 """Import recorded fixations as a corpus."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 from gazecore.corpus.cat2000 import Cat2000Options, read_cat2000
 from gazecore.corpus.coco import CocoOptions, read_coco
 from gazecore.corpus.collect import OUTSIDE
+from gazecore.corpus.eyelink import EyelinkOptions, read_eyelink
 from gazecore.corpus.mit1003 import Mit1003Options, read_mit1003
 from gazecore.corpus.osie import read_osie
 from gazecore.corpus.pysaliency_hdf5 import PysaliencyOptions, read_pysaliency
@@ -22,10 +23,11 @@ from gazecore.wording import counted
 from jobs.command import run_command
 from jobs.console import err, out
 
-Kind = Literal["osie", "mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"]
+Kind = Literal["osie", "mit1003", "cat2000", "salicon", "coco", "eyelink", "pysaliency", "table"]
 
 _PIXELS = "are x and y pixels of the images as they are here?"
 _REMEDIES = {
+    "eyelink": "--eyelink.shown says how images stood on the screen",
     "table": "if x and y are positions on a screen, give its size by --table.screen, and how "
     "images stood on it by --table.shown; --table.origin says where they count from",
 }
@@ -41,12 +43,13 @@ class IngestOptions:
       cat2000     `trainSet` or `testSet`
       salicon     `.mat` files or JSON
       coco        scanpaths of COCO-FreeView or COCO-Search18
+      eyelink     ASC files of EyeLink
       pysaliency  its HDF5 files
       table       any Parquet, CSV, TSV or text table, with a fixation a row
     """
 
     kind: Positional[Annotated[Kind, arg(metavar="KIND")]]
-    """osie, mit1003, cat2000, salicon, coco, pysaliency or table."""
+    """osie, mit1003, cat2000, salicon, coco, eyelink, pysaliency or table."""
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """Folder or URI of the dataset; of a table, the file."""
     out: str
@@ -55,11 +58,12 @@ class IngestOptions:
     cat2000: Cat2000Options = field(default_factory=Cat2000Options)
     salicon: SaliconOptions = field(default_factory=SaliconOptions)
     coco: CocoOptions = field(default_factory=CocoOptions)
+    eyelink: EyelinkOptions = field(default_factory=EyelinkOptions)
     pysaliency: PysaliencyOptions = field(default_factory=PysaliencyOptions)
     table: TableOptions = field(default_factory=TableOptions)
 
     def __post_init__(self) -> None:
-        for name in ("mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"):
+        for name in (f.name for f in fields(self) if f.default_factory is not MISSING):
             given = getattr(self, name)
             if name != self.kind and given != type(given)():
                 raise InputError(f"--{name} options mean nothing to the kind {self.kind}")
@@ -113,6 +117,8 @@ def read(options: IngestOptions) -> Corpus:
             return read_salicon(options.source, options.salicon)
         case "coco":
             return read_coco(options.source, options.coco)
+        case "eyelink":
+            return read_eyelink(options.source, options.eyelink)
         case "pysaliency":
             return read_pysaliency(options.source, copies, options.pysaliency)
         case "table":

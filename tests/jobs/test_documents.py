@@ -20,12 +20,16 @@ from tests.conftest import make_photo
 from tests.containers import jpegs, write_container, write_folder, write_parquet
 from tests.gazecore.test_corpus import write_osie
 from tests.gazecore.test_corpus_cat2000 import save_image, save_map
+from tests.gazecore.test_corpus_eyelink import HEAD, fixation, recording
+from tests.gazecore.test_corpus_eyelink import write as write_asc
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
 from tests.gazecore.test_corpus_salicon import worker, write_mat
 from tests.jobs.conftest import ROOT, run_here
 from tests.test_project import commands_in
 
 IMAGES = 12
+
+SEEN = fixation("R", 2100, 200, "45.0", "35.0")
 
 NOT_RUN = {
     r"--gpus-per-actor 1": "needs a GPU",
@@ -98,6 +102,10 @@ def corpora() -> None:
         seen = {"name": "1.jpg", "subject": 1, "split": "train", "task": "clock"}
         scanpath = seen | {"X": [840, 20.5], "Y": [525, 30.5], "T": [200, 200]}
         Path(f"path/to/{name}/{folder}/fixations.json").write_text(json.dumps([scanpath]))
+    Path("path/to/asc").mkdir()
+    for name in ("s01", "s02"):
+        shown = "MSG\t2000 PICTURE 1001.jpg\nMSG\t2000 !V IMGLOAD CENTER ../1001.jpg 40 30\n"
+        write_asc(Path("path/to/asc"), HEAD + recording(2000, 3000, shown + SEEN), f"{name}.asc")
     make_photo(1, 80, 60).save("a.png")
     Path("fixations.csv").write_text("image,subject,x,y\na.png,v,5,5\n")
     pq.write_table(

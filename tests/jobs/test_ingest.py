@@ -11,6 +11,8 @@ from jobs.ingest import main
 from tests.conftest import make_photo
 from tests.gazecore.test_corpus import TWO, write_osie
 from tests.gazecore.test_corpus_cat2000 import save_image
+from tests.gazecore.test_corpus_eyelink import HEAD, trial
+from tests.gazecore.test_corpus_eyelink import write as write_asc
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
 from tests.gazecore.test_corpus_salicon import worker, write_mat
 
@@ -48,6 +50,13 @@ def table(folder: Path) -> str:
     return str(folder / "t.csv")
 
 
+def eyelink(folder: Path) -> str:
+    (folder / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        make_photo(1, 160, 120).save(folder / "images" / name)
+    return write_asc(folder, HEAD + trial(2000, "a.png"))
+
+
 @pytest.mark.parametrize(
     ("make", "flags", "summary"),
     [
@@ -64,6 +73,11 @@ def table(folder: Path) -> str:
         (mit1003, ["--mit1003.keep-first"], ["1 image, 2 subjects, 6 fixations", "0 fixations"]),
         (cat2000, ["--cat2000.split", "test"], ["1 image, 0 subjects, 0 fixations"]),
         (salicon, ["--salicon.split", "val"], ["1 image, 1 subject, 2 fixations"]),
+        (
+            eyelink,
+            ["--eyelink.eye", "left", "--eyelink.shown", "centred"],
+            ["1 image, 1 subject, 2 fixations", "0 fixations outside"],
+        ),
         (pysaliency, [], ["3 images, 2 subjects, 4 fixations"]),
         (
             table,
@@ -101,6 +115,7 @@ def test_each_kind_becomes_a_corpus(
         (["mit1003"], "ALLSTIMULI"),
         (["cat2000"], "trainSet/Stimuli"),
         (["salicon"], "images/train"),
+        (["eyelink"], "no ASC files"),
         (["table"], "nowhere"),
         (["osie", "--table.x", "fx"], "--table options mean nothing to the kind osie"),
         (["table", "--mit1003.keep-first"], "--mit1003 options mean nothing to the kind table"),
