@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from gazecore.corpus.bids import BidsOptions, read_bids
 from gazecore.corpus.cat2000 import Cat2000Options, read_cat2000
 from gazecore.corpus.coco import CocoOptions, read_coco
 from gazecore.corpus.collect import OUTSIDE
@@ -23,10 +24,13 @@ from gazecore.wording import counted
 from jobs.command import run_command
 from jobs.console import err, out
 
-Kind = Literal["osie", "mit1003", "cat2000", "salicon", "coco", "eyelink", "pysaliency", "table"]
+Kind = Literal[
+    "osie", "mit1003", "cat2000", "salicon", "coco", "eyelink", "bids", "pysaliency", "table"
+]
 
 _PIXELS = "are x and y pixels of the images as they are here?"
 _REMEDIES = {
+    "bids": "--bids.shown says how images stood on the screen",
     "eyelink": "--eyelink.shown says how images stood on the screen",
     "table": "if x and y are positions on a screen, give its size by --table.screen, and how "
     "images stood on it by --table.shown; --table.origin says where they count from",
@@ -44,12 +48,13 @@ class IngestOptions:
       salicon     `.mat` files or JSON
       coco        scanpaths of COCO-FreeView or COCO-Search18
       eyelink     ASC files of EyeLink
+      bids        eye tracking in a BIDS dataset
       pysaliency  its HDF5 files
       table       any Parquet, CSV, TSV or text table, with a fixation a row
     """
 
     kind: Positional[Annotated[Kind, arg(metavar="KIND")]]
-    """osie, mit1003, cat2000, salicon, coco, eyelink, pysaliency or table."""
+    """osie, mit1003, cat2000, salicon, coco, eyelink, bids, pysaliency or table."""
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """Folder or URI of the dataset; of a table, the file."""
     out: str
@@ -59,6 +64,7 @@ class IngestOptions:
     salicon: SaliconOptions = field(default_factory=SaliconOptions)
     coco: CocoOptions = field(default_factory=CocoOptions)
     eyelink: EyelinkOptions = field(default_factory=EyelinkOptions)
+    bids: BidsOptions = field(default_factory=BidsOptions)
     pysaliency: PysaliencyOptions = field(default_factory=PysaliencyOptions)
     table: TableOptions = field(default_factory=TableOptions)
 
@@ -119,6 +125,8 @@ def read(options: IngestOptions) -> Corpus:
             return read_coco(options.source, options.coco)
         case "eyelink":
             return read_eyelink(options.source, options.eyelink)
+        case "bids":
+            return read_bids(options.source, options.bids)
         case "pysaliency":
             return read_pysaliency(options.source, copies, options.pysaliency)
         case "table":

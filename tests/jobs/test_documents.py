@@ -19,6 +19,8 @@ from gazecore.model.bundle import read_bundle
 from tests.conftest import make_photo
 from tests.containers import jpegs, write_container, write_folder, write_parquet
 from tests.gazecore.test_corpus import write_osie
+from tests.gazecore.test_corpus_bids import FILES
+from tests.gazecore.test_corpus_bids import write as write_bids
 from tests.gazecore.test_corpus_cat2000 import save_image, save_map
 from tests.gazecore.test_corpus_eyelink import HEAD, fixation, recording
 from tests.gazecore.test_corpus_eyelink import write as write_asc
@@ -106,6 +108,10 @@ def corpora() -> None:
     for name in ("s01", "s02"):
         shown = "MSG\t2000 PICTURE 1001.jpg\nMSG\t2000 !V IMGLOAD CENTER ../1001.jpg 40 30\n"
         write_asc(Path("path/to/asc"), HEAD + recording(2000, 3000, shown + SEEN), f"{name}.asc")
+    write_bids(Path("path/to/dataset"), FILES)
+    Path("path/to/dataset/stimuli/images").mkdir(parents=True)
+    for name in ("a.png", "images/b.png"):
+        make_photo(1, 160, 120).save(f"path/to/dataset/stimuli/{name}")
     make_photo(1, 80, 60).save("a.png")
     Path("fixations.csv").write_text("image,subject,x,y\na.png,v,5,5\n")
     pq.write_table(

@@ -10,6 +10,8 @@ from gazecore.wording import counted
 from jobs.ingest import main
 from tests.conftest import make_photo
 from tests.gazecore.test_corpus import TWO, write_osie
+from tests.gazecore.test_corpus_bids import FILES
+from tests.gazecore.test_corpus_bids import write as write_bids
 from tests.gazecore.test_corpus_cat2000 import save_image
 from tests.gazecore.test_corpus_eyelink import HEAD, trial
 from tests.gazecore.test_corpus_eyelink import write as write_asc
@@ -57,6 +59,13 @@ def eyelink(folder: Path) -> str:
     return write_asc(folder, HEAD + trial(2000, "a.png"))
 
 
+def bids(folder: Path) -> str:
+    (folder / "stimuli" / "images").mkdir(parents=True)
+    for name in ("a.png", "images/b.png"):
+        make_photo(1, 160, 120).save(folder / "stimuli" / name)
+    return write_bids(folder, FILES)
+
+
 @pytest.mark.parametrize(
     ("make", "flags", "summary"),
     [
@@ -77,6 +86,11 @@ def eyelink(folder: Path) -> str:
             eyelink,
             ["--eyelink.eye", "left", "--eyelink.shown", "centred"],
             ["1 image, 1 subject, 2 fixations", "0 fixations outside"],
+        ),
+        (
+            bids,
+            ["--bids.task", "view", "--bids.screen", "320", "240"],
+            ["2 images, 1 subject, 2 fixations", "0 fixations outside"],
         ),
         (pysaliency, [], ["3 images, 2 subjects, 4 fixations"]),
         (
@@ -116,6 +130,7 @@ def test_each_kind_becomes_a_corpus(
         (["cat2000"], "trainSet/Stimuli"),
         (["salicon"], "images/train"),
         (["eyelink"], "no ASC files"),
+        (["bids"], "no *_physioevents.tsv.gz"),
         (["table"], "nowhere"),
         (["osie", "--table.x", "fx"], "--table options mean nothing to the kind osie"),
         (["table", "--mit1003.keep-first"], "--mit1003 options mean nothing to the kind table"),
