@@ -32,6 +32,7 @@ WITHOUT_NAME = "fixations of trials that name no image"
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?"
 _MESSAGE = re.compile(rf"MSG\s+(\d+(?:\.\d+)?)\s+(?:({_NUMBER})\s+)?(.*)")
+_TRIAL = re.compile(rf"^MSG\s+\d[\d.]*\s+(?:{_NUMBER}\s+)?TRIALID", re.MULTILINE)
 _COORDS = re.compile(r"(?:DISPLAY|GAZE)_COORDS" + rf"\s+({_NUMBER})" * 4)
 _LOADED = re.compile(rf"!V IMGLOAD\s+(CENTER|TOP_LEFT|FILL)\s+(.+?)((?:\s+{_NUMBER}){{0,4}})\s*")
 _VARIABLE = re.compile(r"!V TRIAL_VAR\s+image\s+(.+)", re.IGNORECASE)
@@ -138,7 +139,7 @@ def _trials(
         text = read_utf8(location, options.encoding, "--eyelink.encoding").decode()
     except OSError as error:
         raise CorpusError(f"{location.uri}: {one_line(error)}") from error
-    by_recording = re.search(r"^MSG\s+[\d.]+\s+(?:\S+\s+)?TRIALID", text, re.MULTILINE) is None
+    by_recording = not _TRIAL.search(text)
     trial, began, fixations = _Trial(), 0, 0
     for number, line in enumerate(text.split("\n"), 1):
         kind = line.split(maxsplit=1)[0] if line[:1].isalpha() else ""  # most are samples

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gazecore.corpus.bids import BidsOptions, read_bids
-from gazecore.corpus.pysaliency_hdf5 import export_corpus, read_pysaliency
+from gazecore.corpus.pysaliency_hdf5 import read_pysaliency
 from gazecore.errors import CorpusError, InputError
-from gazecore.storage import Location
 from tests.conftest import make_photo
+from tests.gazecore import oracle
 
 PHYSIO: dict[str, Any] = {
     "PhysioType": "eyetrack", "SampleCoordinateSystem": "gaze-on-screen", "StartTime": 0,
@@ -309,11 +309,12 @@ def test_a_run_in_which_the_tracker_found_nothing_is_no_error(folder: Path) -> N
     assert rows_of(folder) == [ON_A, ON_B]
 
 
-def test_it_goes_through_pysaliencys_files(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
+def test_pysaliency_has_the_same_fixations_and_gives_them_back(
+    folder: Path, tmp_path: Path
+) -> None:
     corpus = read_bids(str(folder))
-    export_corpus(corpus, Location(str(tmp_path / "hdf5")))
+    assert oracle.read_back(corpus, tmp_path / "hdf5") == oracle.points_of(corpus)
     again = read_pysaliency(str(tmp_path / "hdf5"), str(tmp_path / "copies"))
     assert again.image_ids == corpus.image_ids
-    for column in ("image_id", "subject", "index", "x", "y", "t", "duration"):
+    for column in corpus.fixations.column_names:
         assert again.fixations[column].to_pylist() == corpus.fixations[column].to_pylist()

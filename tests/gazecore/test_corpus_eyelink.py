@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gazecore.corpus.eyelink import EyelinkOptions, read_eyelink
-from gazecore.corpus.pysaliency_hdf5 import export_corpus, read_pysaliency
+from gazecore.corpus.pysaliency_hdf5 import read_pysaliency
 from gazecore.errors import CorpusError, InputError
-from gazecore.storage import Location
 from tests.conftest import make_photo
+from tests.gazecore import oracle
 
 SCREEN = (320, 240)
 
@@ -297,12 +297,35 @@ def test_other_encodings_are_named_and_read(folder: Path) -> None:
     assert len(rows_of(source)) == 2
 
 
-def test_it_goes_through_pysaliencys_files(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
+def test_pysaliency_has_the_same_fixations_and_gives_them_back(
+    folder: Path, tmp_path: Path
+) -> None:
     write(folder, HEAD + trial(2000, "a.png") + trial(5000, "b.png"))
     corpus = read_eyelink(str(folder))
-    export_corpus(corpus, Location(str(tmp_path / "hdf5")))
+    assert oracle.read_back(corpus, tmp_path / "hdf5") == oracle.points_of(corpus)
     again = read_pysaliency(str(tmp_path / "hdf5"), str(tmp_path / "copies"))
     assert again.image_ids == corpus.image_ids
-    for column in ("image_id", "subject", "index", "x", "y", "t", "duration"):
+    for column in corpus.fixations.column_names:
         assert again.fixations[column].to_pylist() == corpus.fixations[column].to_pylist()
+
+
+def test_files_of_a_tracker_at_2000_hz_with_its_calibration_are_read(folder: Path) -> None:
+    head = (
+        "MSG\t1372889.0 !CAL\n>>>>>>> CALIBRATION (HV9,P-CR) FOR LEFT: <<<<<<<<<\n"
+        "MSG\t1372889.0 !CAL Cal coeff:(X=a+bx+cy+dxx+eyy,Y=f+gx+goaly+ixx+jyy)\n"
+        "     -0  187.55  7.0443  0.53469  0.55406\nINPUT\t1372900.0\t0\n"
+        "MSG\t1372900.0 GAZE_COORDS 0.00 0.00 319.00 239.00\n"
+        "MSG 1372901.5 TRIALID 1\r\n"
+    )
+    body = (
+        "MSG\t1373000.5 -11 !V IMGLOAD FILL ../../images/a.png\r\n"
+        "EFIX L   1373111.5\t1373243.5\t132.5\t  141.0\t  132.2\t    791\r\n"
+    )
+    write(folder, head + recording(1373000, 1374000, body, eyes="LEFT"))
+    [row] = rows_of(str(folder))
+    assert row == ("images/a.png", "s01", 0, 70.5, pytest.approx(66.1), 0.1, 0.1325)
+
+
+def test_a_word_within_a_message_begins_no_trial(folder: Path) -> None:
+    text = "MSG\t2000 STOP TRIALID 9\n" + trial(2000, "a.png").replace("TRIALID", "PREPARED")
+    assert len(rows_of(write(folder, HEAD + text))) == 2

@@ -11,6 +11,7 @@ import pytest
 from gazecore.corpus.table import TableOptions, read_table
 from gazecore.errors import CorpusError, InputError
 from tests.conftest import make_photo
+from tests.gazecore import oracle
 
 COLUMNS: dict[str, list[Any]] = {
     "image": ["a.png", "b/c.png", "a.png", "a.png", "a.png"],
@@ -341,3 +342,12 @@ def test_durations_in_another_unit_name_the_one_that_fits(
         said: dict[str, Any] = {"duration": "d", "times": unit}
         durations = read_table(path, TableOptions(**said)).fixations["duration"]
         assert durations.to_pylist() == pytest.approx([0.25, 0.3, 0.2])
+
+
+def test_pysaliency_has_the_same_fixations(folder: Path, tmp_path: Path) -> None:
+    lines = [
+        "image,subject,x,y",
+        *(f"{i},v,{x},{y}" for i in ("a.png", "b/c.png") for x, y in POINTS),
+    ]
+    corpus = read_table(written(folder, "a.csv", lines))
+    assert oracle.read_back(corpus, tmp_path / "hdf5") == oracle.points_of(corpus)
