@@ -99,9 +99,7 @@ def read_bids(source: str, options: BidsOptions | None = None) -> Corpus:
 def _runs(files: BidsFiles, options: BidsOptions) -> list[BidsFile]:
     """The file with events of each run, of the recording that is asked for."""
     runs: dict[tuple[Any, ...], dict[str, BidsFile]] = {}
-    for file in files.all:
-        if (file.suffix, file.extension) != ("physioevents", ".tsv.gz"):
-            continue
+    for file in files.of("physioevents", ".tsv.gz"):
         if "sub" not in file.entities:
             raise CorpusError(f"{(files.root / file.path).uri}: its name says no sub-<label>")
         if options.task in (None, file.entities.get("task")):
@@ -160,7 +158,7 @@ def _samples(files: BidsFiles, run: BidsFile) -> _Samples:
     """The samples that events belong to, with the clock that these name."""
     path = run.path.removesuffix("_physioevents.tsv.gz") + "_physio.tsv.gz"
     where = (files.root / path).uri
-    found = next((file for file in files.all if file.path == path), None)
+    found = next((file for file in files.of("physio", ".tsv.gz") if file.path == path), None)
     if found is None:
         raise CorpusError(f"{where} is missing: the samples that its physioevents belong to")
     told, events = files.metadata(found, "physio"), files.metadata(run, "physioevents")

@@ -58,20 +58,22 @@ class BidsFiles:
         """List them: not those that others made of them, or that they were made of."""
         self.root = root
         paths = [p.removeprefix(root.path).lstrip("/") for p in sorted(root.fs.find(root.path))]
-        self.all = [
-            BidsFile(path)
-            for path in paths
-            if path.split("/")[0] not in _NOT_RAW and not path.startswith(".")
-        ]
+        self._of: dict[tuple[str, str], list[BidsFile]] = {}
+        for path in paths:
+            if path.split("/")[0] not in _NOT_RAW and not path.startswith("."):
+                file = BidsFile(path)
+                self._of.setdefault((file.suffix, file.extension), []).append(file)
+
+    def of(self, suffix: str, extension: str) -> list[BidsFile]:
+        """Those whose name ends so, in the order of their paths."""
+        return self._of.get((suffix, extension), [])
 
     def applicable(self, to: BidsFile, suffix: str, extension: str) -> list[BidsFile]:
         """Files that apply to one by the inheritance principle, the most specific last."""
         found = [
             file
-            for file in self.all
-            if (file.suffix, file.extension) == (suffix, extension)
-            and to.folder.startswith(file.folder)
-            and file.entities.items() <= to.entities.items()
+            for file in self.of(suffix, extension)
+            if to.folder.startswith(file.folder) and file.entities.items() <= to.entities.items()
         ]
         return sorted(found, key=lambda file: (file.folder.count("/"), len(file.entities)))
 

@@ -14,7 +14,7 @@ EyeLink Data to Viewer Integration"). Where no file has a TRIALID, each recordin
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -78,6 +78,11 @@ class _Trial:
     started: float | None = None
     coords: tuple[float, ...] | None = None
     """Left, top, right and lower pixel of the screen."""
+    began: float = -np.inf
+
+    def next(self, began: float = -np.inf) -> "_Trial":
+        """The one after it, on the same screen, and perhaps in the same recording."""
+        return _Trial(coords=self.coords, eyes=self.eyes, began=began)
 
 
 def read_eyelink(source: str, options: EyelinkOptions | None = None) -> Corpus:
@@ -133,22 +138,22 @@ def _files(root: Location) -> dict[str, Location]:
 
 def _trials(
     location: Location, options: EyelinkOptions, pattern: re.Pattern[str] | None
-) -> Iterator[_Trial]:
+) -> list[_Trial]:
     """The trials of a file, in their order."""
     try:
         text = read_utf8(location, options.encoding, "--eyelink.encoding").decode()
     except OSError as error:
         raise CorpusError(f"{location.uri}: {one_line(error)}") from error
     by_recording = not _TRIAL.search(text)
-    trial, began, fixations = _Trial(), 0, 0
+    trial, began = _Trial(), 0
+    trials = [trial]
     for number, line in enumerate(text.split("\n"), 1):
         kind = line.split(maxsplit=1)[0] if line[:1].isalpha() else ""  # most are samples
         try:
             if kind == "MSG" and (message := _MESSAGE.match(line)):
                 time, offset, said = float(message[1]), float(message[2] or 0), message[3].strip()
                 if said.startswith("TRIALID"):
-                    yield trial
-                    trial = _Trial(coords=trial.coords, eyes=trial.eyes)
+                    trials.append(trial := trial.next(time))
                 elif coords := _COORDS.match(said):
                     trial.coords = tuple(map(float, coords.groups()))
                 else:
@@ -162,24 +167,24 @@ def _trials(
                 if len(numbers) < 5:
                     raise ValueError("EFIX has no position: the line is cut")
                 start, _, duration, x, y = (np.nan if n == "." else float(n) for n in numbers)
-                trial.fixations.append((_EYES[eye], start, duration, x, y))
-                fixations += 1
+                # What ends in a trial may have begun in the one before, in the same recording.
+                its = trials[-2] if start < trial.began and len(trials) > 1 else trial
+                its.fixations.append((_EYES[eye], start, duration, x, y))
             elif kind == "EVENTS" and "GAZE" not in line.split():
                 raise ValueError("EVENTS are not in GAZE positions: let `edf2asc` write those")
             elif kind == "END":
                 began = 0
                 if by_recording:
-                    yield trial
-                    trial = _Trial(coords=trial.coords, eyes=trial.eyes)
+                    trials.append(trial := trial.next())
         except (ValueError, KeyError, IndexError) as error:
             raise CorpusError(f"{location.uri}: line {number}: {one_line(error)}") from error
     if began:
         raise CorpusError(
             f"{location.uri} is cut: the recording that START begins in line {began} has no END"
         )
-    if not fixations:
+    if not any(trial.fixations for trial in trials):
         raise CorpusError(f"{location.uri} has no fixations (EFIX): let `edf2asc` write events")
-    yield trial
+    return trials
 
 
 def _read_message(trial: _Trial, time: float, said: str, pattern: re.Pattern[str] | None) -> None:

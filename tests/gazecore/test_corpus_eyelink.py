@@ -219,16 +219,20 @@ def test_a_file_without_trials_has_one_a_recording(folder: Path) -> None:
 
 
 def test_one_recording_may_hold_several_trials(folder: Path) -> None:
-    def body(start: int, image: str) -> str:
-        return (
-            f"MSG\t{start} TRIALID 1\nMSG\t{start + 1} !V IMGLOAD CENTER {image} 160 120\n"
-            + fixation("L", start + 11, 200, "160.0", "120.0")
-        )
+    def shown(start: int, image: str) -> str:
+        return f"MSG\t{start} TRIALID 1\nMSG\t{start + 1} !V IMGLOAD CENTER {image} 160 120\n"
 
-    text = recording(2000, 9000, body(2100, "a.png") + body(5000, "b.png"), eyes="LEFT")
-    rows = rows_of(write(folder, HEAD + text))
-    assert [row[0] for row in rows] == ["images/a.png", "images/b.png"]
-    assert [row[5] for row in rows] == [0.01, 0.01]
+    body = (
+        shown(2100, "a.png")
+        + fixation("L", 2111, 200, "160.0", "120.0")
+        + f"SFIX L   2400\n{shown(2500, 'b.png')}"  # a fixation that the second trial ends
+        + fixation("L", 2400, 300, "90.0", "75.0").partition("\n")[2]
+        + fixation("L", 2721, 200, "160.0", "120.0")
+    )
+    rows = rows_of(write(folder, HEAD + recording(2000, 9000, body, eyes="LEFT")))
+    assert [(row[0][-5:], row[2], *row[5:]) for row in rows] == [
+        ("a.png", 0, 0.01, 0.2), ("a.png", 1, 0.299, 0.3), ("b.png", 0, 0.22, 0.2),
+    ]  # fmt: skip
 
 
 def test_trials_and_images_that_are_not_known_are_counted(folder: Path) -> None:
