@@ -1,14 +1,16 @@
 """Import recorded fixations as a corpus."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from gazecore.corpus.bids import BidsOptions, read_bids
 from gazecore.corpus.cat2000 import Cat2000Options, read_cat2000
 from gazecore.corpus.coco import CocoOptions, read_coco
 from gazecore.corpus.collect import OUTSIDE
+from gazecore.corpus.eyelink import EyelinkOptions, read_eyelink
 from gazecore.corpus.mit1003 import Mit1003Options, read_mit1003
 from gazecore.corpus.osie import read_osie
 from gazecore.corpus.pysaliency_hdf5 import PysaliencyOptions, read_pysaliency
@@ -22,7 +24,17 @@ from gazecore.wording import counted
 from jobs.command import run_command
 from jobs.console import err, out
 
-Kind = Literal["osie", "mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"]
+Kind = Literal[
+    "osie", "mit1003", "cat2000", "salicon", "coco", "eyelink", "bids", "pysaliency", "table"
+]
+
+_PIXELS = "are x and y pixels of the images as they are here?"
+_REMEDIES = {
+    "bids": "--bids.shown says how images stood on the screen",
+    "eyelink": "--eyelink.shown says how images stood on the screen",
+    "table": "if x and y are positions on a screen, give its size by --table.screen, and how "
+    "images stood on it by --table.shown; --table.origin says where they count from",
+}
 
 
 @dataclass(frozen=True)
@@ -30,17 +42,19 @@ class IngestOptions:
     """Import a dataset of recorded fixations, in its own layout, as a corpus.
 
     KIND is the layout:
-    osie: `stimuli/*.jpg` and `fixations.mat`;
-    mit1003: the original `ALLSTIMULI` and `DATA`;
-    cat2000: `trainSet` or `testSet`;
-    salicon: `.mat` files or JSON;
-    coco: scanpaths of COCO-FreeView or COCO-Search18;
-    pysaliency: its HDF5 files;
-    table: any Parquet, CSV or TSV file.
+      osie        `stimuli/*.jpg` and `fixations.mat`
+      mit1003     the original `ALLSTIMULI` and `DATA`
+      cat2000     `trainSet` or `testSet`
+      salicon     `.mat` files or JSON
+      coco        scanpaths of COCO-FreeView or COCO-Search18
+      eyelink     ASC files of EyeLink
+      bids        eye tracking in a BIDS dataset
+      pysaliency  its HDF5 files
+      table       any Parquet, CSV, TSV or text table, with a fixation a row
     """
 
     kind: Positional[Annotated[Kind, arg(metavar="KIND")]]
-    """osie, mit1003, cat2000, salicon, coco, pysaliency or table."""
+    """osie, mit1003, cat2000, salicon, coco, eyelink, bids, pysaliency or table."""
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """Folder or URI of the dataset; of a table, the file."""
     out: str
@@ -49,11 +63,13 @@ class IngestOptions:
     cat2000: Cat2000Options = field(default_factory=Cat2000Options)
     salicon: SaliconOptions = field(default_factory=SaliconOptions)
     coco: CocoOptions = field(default_factory=CocoOptions)
+    eyelink: EyelinkOptions = field(default_factory=EyelinkOptions)
+    bids: BidsOptions = field(default_factory=BidsOptions)
     pysaliency: PysaliencyOptions = field(default_factory=PysaliencyOptions)
     table: TableOptions = field(default_factory=TableOptions)
 
     def __post_init__(self) -> None:
-        for name in ("mit1003", "cat2000", "salicon", "coco", "pysaliency", "table"):
+        for name in (f.name for f in fields(self) if f.default_factory is not MISSING):
             given = getattr(self, name)
             if name != self.kind and given != type(given)():
                 raise InputError(f"--{name} options mean nothing to the kind {self.kind}")
@@ -80,11 +96,12 @@ def ingest(options: IngestOptions) -> int:
     )
     for reason, count in corpus.dropped.items():
         out.print(f"left out: {counted(count, reason)}")
-    if (outside := corpus.dropped.get(OUTSIDE, 0)) > corpus.fixations.num_rows:
+    outside = corpus.dropped.get(OUTSIDE, 0)
+    everywhere = outside + corpus.fixations.num_rows
+    if outside * 5 > everywhere:
         err.print(
-            f"[bold red]caution:[/] {outside:,} of {outside + corpus.fixations.num_rows:,} "
-            "fixations lie outside their images. Are x and y pixels of the image, and not of the "
-            "screen?",
+            f"[bold red]caution:[/] {outside:,} of {everywhere:,} fixations lie outside their "
+            f"images: {_REMEDIES.get(options.kind, _PIXELS)}",
             markup=True,
             soft_wrap=True,
         )
@@ -106,6 +123,10 @@ def read(options: IngestOptions) -> Corpus:
             return read_salicon(options.source, options.salicon)
         case "coco":
             return read_coco(options.source, options.coco)
+        case "eyelink":
+            return read_eyelink(options.source, options.eyelink)
+        case "bids":
+            return read_bids(options.source, options.bids)
         case "pysaliency":
             return read_pysaliency(options.source, copies, options.pysaliency)
         case "table":

@@ -18,6 +18,7 @@ import numpy as np
 
 from gazecore.corpus.collect import Collector, image_size
 from gazecore.corpus.schema import Corpus
+from gazecore.corpus.screen import box_of, on_image
 from gazecore.errors import CorpusError, one_line
 from gazecore.images.formats import SUFFIXES
 from gazecore.storage import Location
@@ -88,7 +89,9 @@ def read_coco(source: str, options: CocoOptions | None = None) -> Corpus:
         followed[name, subject] = begun + len(x)
         kept = slice(0 if options.keep_first else 1, None)
         collector.drop("first fixations of a scanpath", len(x) - len(x[kept]))
-        columns, rows = on_image(x[kept], y[kept], *collector.sizes[name])
+        height, width = collector.sizes[name]
+        image = (width, height)
+        columns, rows = on_image(x[kept], y[kept], box_of(image, DISPLAY, "fit", ""), image)
         index = begun + np.arange(len(x))[kept]
         collector.add_scanpath(name, subject, columns, rows, None, t[kept] / 1000, index)
     collector.drop("scanpaths without an image", missing)
@@ -98,15 +101,6 @@ def read_coco(source: str, options: CocoOptions | None = None) -> Corpus:
             f"as {chosen[0]['name']}"
         )
     return collector.corpus()
-
-
-def on_image(
-    x: np.ndarray, y: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions on the display as those on an image that was resized to fit, and centred."""
-    scale = min(DISPLAY[0] / width, DISPLAY[1] / height)
-    left, top = (DISPLAY[0] - scale * width) / 2, (DISPLAY[1] - scale * height) / 2
-    return (x - left) / scale, (y - top) / scale
 
 
 def _scanpaths(root: Location, named: str | None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Fixations in any Parquet, CSV or TSV file with a row for each."""
+"""Fixations in any Parquet or text table with a row for each."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,21 +6,25 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from gazecore.corpus.collect import Collector, image_size
 from gazecore.corpus.schema import Corpus
+from gazecore.corpus.screen import Origin, Shown, box_of, from_top_left, on_image
+from gazecore.corpus.text import Decimal, delimiter_of, parse_table, read_utf8
 from gazecore.errors import CorpusError, InputError, one_line
 from gazecore.images.listing import list_images
-from gazecore.images.lists import dialect_of
 from gazecore.storage import Location
 
 _OPTIONAL = ("index", "t", "duration")
+_TEXT = {"csv": ",", "tsv": "\t", "txt": "\t"}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_SHORTEST, _LONGEST = 0.001, 10.0
+"""Seconds between which the median fixation of any people lies."""
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What the table's columns are called, and where its images are."""
+    """What the table's columns are called, what is in them, and where its images are."""
 
     images: str | None = None
     """Folder, prefix, glob or list of the images. Default: the table's folder."""
@@ -29,19 +33,33 @@ class TableOptions:
     subject: str = "subject"
     """Column with the subject, text or a number."""
     x: str = "x"
-    """Column with x in pixels, 0-based, to the right."""
+    """Column with x, to the right."""
     y: str = "y"
-    """Column with y in pixels, 0-based, downwards."""
+    """Column with y."""
     index: str | None = None
     """Column with the order within a scanpath. Default: the order of the rows."""
     t: str | None = None
-    """Column with the time of the fixation in seconds."""
+    """Column with the time of the fixation."""
     duration: str | None = None
-    """Column with its duration in seconds."""
+    """Column with its duration."""
+    times: Literal["s", "ms", "us"] = "s"
+    """What t and duration are: seconds, milliseconds or microseconds."""
     positions: Literal["pixels", "shares"] = "pixels"
-    """What x and y are: pixels of the image, or shares of its width and height, 0 to 1."""
-    times: Literal["s", "ms"] = "s"
-    """What t and duration are: seconds or milliseconds."""
+    """What x and y are: pixels, or shares (0 to 1) of the image or, if given, of the screen."""
+    origin: Origin = "top-left"
+    """Where x and y count from. y goes down from the top left, up from the others."""
+    screen: tuple[int, int] | None = None
+    """Width and height of the screen in pixels, where x and y are positions on it."""
+    shown: Shown = "centred"
+    """How images stood on it: in its middle at their own size or as large as fits, or all over."""
+    missing: str | None = None
+    """Missing numbers besides nothing, `.`, `-`, `NA` and `NaN`: `-1`, or several with spaces."""
+    delimiter: str | None = None
+    """What is between columns of text: one character, or `tab`. Default: what the header shows."""
+    decimal: Decimal | None = None
+    """What numbers of text have. Default: what they show."""
+    encoding: str | None = None
+    """How text is written: `latin-1`, `cp1252`, ... Default: UTF-8, or UTF-16 by its mark."""
 
 
 def read_table(source: str, options: TableOptions | None = None) -> Corpus:
@@ -51,15 +69,16 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
     without a position (nothing, or a `.` as in EyeLink's exports) are dropped and counted.
 
     Args:
-        source: a `.parquet`, `.csv` or `.tsv` file.
-        options: columns and images.
+        source: a `.parquet`, `.csv`, `.tsv` or `.txt` file.
+        options: columns, units and images.
 
     Raises:
         CorpusError: a column is missing or of the wrong kind, or in other units than the options
             say; or an image or its file is missing.
-        InputError: the images cannot be listed.
+        InputError: the images cannot be listed, or the options contradict each other.
     """
     options = options or TableOptions()
+    _check_options(options)
     location = Location(source)
     table = _read(location, options)
     ids = _text(table, options.image, location)
@@ -69,9 +88,12 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
         for name in ("x", "y", *_OPTIONAL)
         if (column := getattr(options, name)) is not None
     }
+    for name in set(numbers) - {"index"}:
+        values = numbers[name]
+        numbers[name] = np.where(np.isin(values, _marks(options)[0]), np.nan, values)
     _check_units(numbers, options, location)
-    if options.times == "ms":
-        numbers |= {name: numbers[name] / 1000 for name in ("t", "duration") if name in numbers}
+    for name in {"t", "duration"}.intersection(numbers):
+        numbers[name] = numbers[name] * _SECONDS[options.times]
     collector = Collector()
     images = options.images or location.uri.rpartition("/")[0] or "/"
     for batch in list_images(images):
@@ -95,30 +117,46 @@ def read_table(source: str, options: TableOptions | None = None) -> Corpus:
                 f"{location.uri}: column `{options.image}`: no image {image_id} in {images}"
             )
         part = {name: values[rows] for name, values in numbers.items()}
-        if options.positions == "shares":
-            height, width = collector.sizes[image_id]
-            # 1 is the right or the lower border, which is the last pixel's.
-            part["x"] = np.where(part["x"] == 1, width - 0.5, part["x"] * width)
-            part["y"] = np.where(part["y"] == 1, height - 0.5, part["y"] * height)
+        height, width = collector.sizes[image_id]
+        part["x"], part["y"] = _in_pixels(part["x"], part["y"], (width, height), options)
         collector.add_scanpath(image_id, [subjects[row] for row in rows], **part, index=index[rows])
     return collector.corpus()
+
+
+def _in_pixels(
+    x: np.ndarray, y: np.ndarray, image: tuple[int, int], options: TableOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions as the table has them in pixels of an image of this width and height."""
+    frame, shares = options.screen or image, options.positions == "shares"
+    x, y = from_top_left(x, y, frame, options.origin, shares)
+    if options.screen is None:
+        return x, y
+    return on_image(x, y, box_of(image, options.screen, options.shown, "--table.shown"), image)
 
 
 def _read(location: Location, options: TableOptions) -> pa.Table:
     """The table with at least the columns asked for."""
     suffix = location.path.lower().rpartition(".")[2]
+    delimiter = delimiter_of(options.delimiter)
     try:
         if suffix == "parquet":
             table = location.read_table()
-        elif suffix in ("csv", "tsv"):
-            table = _read_text(location.read_bytes(), options, "," if suffix == "csv" else "\t")
+        elif suffix in _TEXT or delimiter:
+            kinds = {
+                column: pa.string() if name in ("image", "subject") else pa.float64()
+                for name in ("image", "subject", "x", "y", *_OPTIONAL)
+                if (column := getattr(options, name)) is not None
+            }
+            data = read_utf8(location, options.encoding, "--table.encoding")
+            marks = _marks(options)[1]
+            promised = _TEXT.get(suffix, ",")
+            table = parse_table(data, kinds, promised, delimiter, options.decimal, marks)
         else:
             raise CorpusError(
-                f"{location.uri} is no table: its name must end in .parquet, .csv, .tsv"
+                f"{location.uri} is no table: its name must end in .parquet, .csv, .tsv or .txt, "
+                "or --table.delimiter say what is between its columns"
             )
     except (OSError, pa.ArrowException, InputError) as error:
-        if "UTF8" in str(error):
-            raise CorpusError(f"{location.uri} is not UTF-8 text: save it as UTF-8") from error
         raise CorpusError(f"{location.uri} is not a readable table: {one_line(error)}") from error
     for name in ("image", "subject", "x", "y", *_OPTIONAL):
         column = getattr(options, name)
@@ -130,62 +168,52 @@ def _read(location: Location, options: TableOptions) -> pa.Table:
     return table
 
 
-def _read_text(data: bytes, options: TableOptions, delimiter: str) -> pa.Table:
-    """A text table, as trackers and spreadsheets of all countries write them.
+def _check_options(options: TableOptions) -> None:
+    """Raise InputError where they contradict each other."""
+    if options.screen is None and options.shown != "centred":
+        raise InputError("--table.shown says how images stood on a screen: give --table.screen")
+    if options.screen and min(options.screen) < 1:
+        raise InputError("--table.screen must be a width and a height in pixels")
 
-    Numbers have a decimal point, or else, where columns are not divided by it, a decimal comma.
-    """
-    names = {name: getattr(options, name) for name in ("image", "subject", "x", "y", *_OPTIONAL)}
-    dialect = dialect_of(data[: 2**16], delimiter, {n for n in names.values() if n})
-    kinds = {
-        column: pa.string() if name in ("image", "subject") else pa.float64()
-        for name, column in names.items()
-        if column in dialect.names
-    }
 
-    def read(decimal_point: str) -> pa.Table:
-        return pa.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=dialect.read_options(),
-            parse_options=pa.csv.ParseOptions(delimiter=dialect.delimiter),
-            convert_options=pa.csv.ConvertOptions(
-                column_types=kinds,
-                decimal_point=decimal_point,
-                null_values=["", ".", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"],
-            ),
-        )
-
-    try:
-        return read(".")
-    except pa.ArrowInvalid:
-        if dialect.delimiter == ",":
-            raise
-        return read(",")
+def _marks(options: TableOptions) -> tuple[list[float], list[str]]:
+    """What stands for a missing number: numbers, which Parquet holds, too, and other text."""
+    numbers, others = [], []
+    for mark in (options.missing or "").split():
+        try:
+            numbers.append(float(mark.replace(",", ".")))
+        except ValueError:
+            others.append(mark)
+    return numbers, others
 
 
 def _check_units(numbers: dict[str, np.ndarray], options: TableOptions, location: Location) -> None:
     """Raise CorpusError where numbers are plainly not in the units that the options say."""
     points = np.concatenate([numbers["x"], numbers["y"]])
     points = points[np.isfinite(points)]
-    if not points.size:
-        return
-    if options.positions == "pixels" and points.min() >= 0 and points.max() <= 1:
+    if points.size and options.positions == "pixels" and np.abs(points).max() <= 1:
         raise CorpusError(
-            f"{location.uri}: all x and y lie within 0 and 1, the top left pixel: if they are "
-            "shares of the image, give --table.positions shares"
+            f"{location.uri}: all x and y lie within {min(0, points.min()):g} and 1: if they are "
+            "shares of the image, or of a screen (--table.screen), give --table.positions shares"
         )
-    if options.positions == "shares" and np.abs(points).max() > 10:
+    if points.size and options.positions == "shares" and np.abs(points).max() > 10:
         raise CorpusError(
-            f"{location.uri}: x and y go up to {points.max():g}: those are no shares of an image"
+            f"{location.uri}: x and y go up to {np.abs(points).max():g}: those are no shares; "
+            "leave --table.positions out if they are pixels"
         )
     durations = numbers.get("duration", np.empty(0))
     durations = durations[np.isfinite(durations)]
-    median = float(np.median(durations)) if durations.size else 0.0
-    if options.times == "s" and median > 10:
-        raise CorpusError(
-            f"{location.uri}: the median fixation takes {median:g} s: if those are milliseconds, "
-            "give --table.times ms"
-        )
+    if not durations.size:
+        return
+    median = float(np.median(durations))
+    if _SHORTEST <= median * _SECONDS[options.times] <= _LONGEST:
+        return
+    fitting = [u for u, seconds in _SECONDS.items() if _SHORTEST <= median * seconds <= _LONGEST]
+    remedy = f"give --table.times {fitting[0]}" if fitting else "is that its duration?"
+    raise CorpusError(
+        f"{location.uri}: column `{options.duration}`: the median fixation takes {median:g} "
+        f"{options.times}, and not from 1 ms to 10 s: {remedy}"
+    )
 
 
 def _text(table: pa.Table, column: str, location: Location) -> list[str]:

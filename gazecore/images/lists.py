@@ -284,13 +284,19 @@ class Dialect:
         )
 
 
-def dialect_of(head: bytes, delimiter: str, wanted: Collection[str]) -> Dialect:
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def dialect_of(
+    head: bytes, delimiter: str, wanted: Collection[str], others: Sequence[str] = DELIMITERS
+) -> Dialect:
     """Look at the header of a text table, as spreadsheets of all countries write them.
 
     Args:
         head: its first bytes.
         delimiter: what its name promises.
         wanted: columns that tell the right delimiter, where it is another.
+        others: those that it may be.
 
     Raises:
         InputError: the header is not in a known encoding.
@@ -299,7 +305,7 @@ def dialect_of(head: bytes, delimiter: str, wanted: Collection[str]) -> Dialect:
     # What is cut at the end of `head` is not in the header.
     text = head.decode(encoding, "ignore").lstrip("\ufeff")
     tried = []
-    for mark in (delimiter, ",", ";", "\t", "|"):
+    for mark in (delimiter, *others):
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
         try:
             names = next(reader, [])

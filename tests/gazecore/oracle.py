@@ -3,10 +3,15 @@
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+
+from gazecore.corpus.pysaliency_hdf5 import export_corpus
+from gazecore.corpus.schema import Corpus
+from gazecore.storage import Location
 
 
 def load() -> ModuleType:
@@ -58,3 +63,25 @@ def density_model(stimuli, log_densities: Sequence[np.ndarray]):
             return log_densities[int(stimulus[0, 0, 0])].astype(np.float64)
 
     return Given()
+
+
+def read_back(corpus: Corpus, folder: Path) -> list[tuple[str, float, float]]:
+    """Fixations as pysaliency has them that reads the files which gazecore writes of a corpus."""
+    pysaliency = load()
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    export_corpus(corpus, Location(str(folder)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stimuli, fixations = (
+            pysaliency.read_hdf5(str(folder / f"{name}.hdf5")) for name in ("stimuli", "fixations")
+        )
+    sizes = [(row["height"], row["width"]) for row in corpus.images.to_pylist()]
+    assert [tuple(shape[:2]) for shape in stimuli.shapes] == sizes
+    ids = stimuli.attributes["image_id"]
+    rows = zip(fixations.n, fixations.x, fixations.y, strict=True)
+    return sorted((str(ids[n]), float(x), float(y)) for n, x, y in rows)
+
+
+def points_of(corpus: Corpus) -> list[tuple[str, float, float]]:
+    """The same of a corpus."""
+    return sorted((row["image_id"], row["x"], row["y"]) for row in corpus.fixations.to_pylist())

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from gazecore.corpus.coco import CocoOptions, on_image, read_coco
+from gazecore.corpus.coco import CocoOptions, read_coco
 from gazecore.corpus.pysaliency_hdf5 import export_corpus, read_pysaliency
 from gazecore.errors import CorpusError
 from gazecore.storage import Location
@@ -59,18 +58,6 @@ def test_scanpaths_on_the_padded_images_are_as_they_are(freeview: Path) -> None:
     assert corpus.dropped["scanpaths without an image"] == 1
     first = read_coco(str(freeview), CocoOptions(keep_first=True)).fixations.to_pylist()[0]
     assert (first["index"], first["x"], first["y"]) == (0, 840.0, 525.0)
-
-
-def test_positions_on_cocos_own_images_are_brought_back() -> None:
-    # 640 x 426 fills the height: 1050 / 426 = 2.46 display pixels a pixel, bars left and right.
-    scale = 1050 / 426
-    left = (1680 - 640 * scale) / 2
-    x, y = on_image(np.array([left, 840.0, 1680 - left]), np.array([0.0, 525.0, 1050.0]), 426, 640)
-    np.testing.assert_allclose(x, [0, 320, 640], atol=1e-9)
-    np.testing.assert_allclose(y, [0, 213, 426], atol=1e-9)
-    x, y = on_image(np.array([0.0, 1680.0]), np.array([7.0, 1043.0]), 1050, 1680)
-    np.testing.assert_array_equal(x, [0, 1680])
-    np.testing.assert_array_equal(y, [7, 1043])
 
 
 def test_scanpaths_are_chosen_and_follow_each_other(freeview: Path) -> None:

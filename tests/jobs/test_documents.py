@@ -19,13 +19,19 @@ from gazecore.model.bundle import read_bundle
 from tests.conftest import make_photo
 from tests.containers import jpegs, write_container, write_folder, write_parquet
 from tests.gazecore.test_corpus import write_osie
+from tests.gazecore.test_corpus_bids import FILES
+from tests.gazecore.test_corpus_bids import write as write_bids
 from tests.gazecore.test_corpus_cat2000 import save_image, save_map
+from tests.gazecore.test_corpus_eyelink import HEAD, fixation, recording
+from tests.gazecore.test_corpus_eyelink import write as write_asc
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
 from tests.gazecore.test_corpus_salicon import worker, write_mat
 from tests.jobs.conftest import ROOT, run_here
 from tests.test_project import commands_in
 
 IMAGES = 12
+
+SEEN = fixation("R", 2100, 200, "45.0", "35.0")
 
 NOT_RUN = {
     r"--gpus-per-actor 1": "needs a GPU",
@@ -98,6 +104,14 @@ def corpora() -> None:
         seen = {"name": "1.jpg", "subject": 1, "split": "train", "task": "clock"}
         scanpath = seen | {"X": [840, 20.5], "Y": [525, 30.5], "T": [200, 200]}
         Path(f"path/to/{name}/{folder}/fixations.json").write_text(json.dumps([scanpath]))
+    Path("path/to/asc").mkdir()
+    for name in ("s01", "s02"):
+        shown = "MSG\t2000 PICTURE 1001.jpg\nMSG\t2000 !V IMGLOAD CENTER ../1001.jpg 40 30\n"
+        write_asc(Path("path/to/asc"), HEAD + recording(2000, 3000, shown + SEEN), f"{name}.asc")
+    write_bids(Path("path/to/dataset"), FILES)
+    Path("path/to/dataset/stimuli/images").mkdir(parents=True)
+    for name in ("a.png", "images/b.png"):
+        make_photo(1, 160, 120).save(f"path/to/dataset/stimuli/{name}")
     make_photo(1, 80, 60).save("a.png")
     Path("fixations.csv").write_text("image,subject,x,y\na.png,v,5,5\n")
     pq.write_table(
@@ -106,6 +120,13 @@ def corpora() -> None:
         ),
         "gaze.parquet",
     )
+    tables = {
+        "export.tsv": "image\tsubject\tx\ty\tstart\tlength\na.png\tv\t960\t540\t100\t250\n",
+        "psychopy.csv": "image,subject,x,y\na.png,v,-10,5\n",
+        "shares.csv": "image,subject,x,y\na.png,v,0.5,0.25\na.png,v,-1,-1\n",
+    }
+    for name, text in tables.items():
+        Path(name).write_text(text)
 
 
 def training() -> None:

@@ -10,7 +10,11 @@ from gazecore.wording import counted
 from jobs.ingest import main
 from tests.conftest import make_photo
 from tests.gazecore.test_corpus import TWO, write_osie
+from tests.gazecore.test_corpus_bids import FILES
+from tests.gazecore.test_corpus_bids import write as write_bids
 from tests.gazecore.test_corpus_cat2000 import save_image
+from tests.gazecore.test_corpus_eyelink import HEAD, trial
+from tests.gazecore.test_corpus_eyelink import write as write_asc
 from tests.gazecore.test_corpus_mit1003 import THREE, write_mit1003
 from tests.gazecore.test_corpus_salicon import worker, write_mat
 
@@ -48,6 +52,20 @@ def table(folder: Path) -> str:
     return str(folder / "t.csv")
 
 
+def eyelink(folder: Path) -> str:
+    (folder / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        make_photo(1, 160, 120).save(folder / "images" / name)
+    return write_asc(folder, HEAD + trial(2000, "a.png"))
+
+
+def bids(folder: Path) -> str:
+    (folder / "stimuli" / "images").mkdir(parents=True)
+    for name in ("a.png", "images/b.png"):
+        make_photo(1, 160, 120).save(folder / "stimuli" / name)
+    return write_bids(folder, FILES)
+
+
 @pytest.mark.parametrize(
     ("make", "flags", "summary"),
     [
@@ -64,6 +82,16 @@ def table(folder: Path) -> str:
         (mit1003, ["--mit1003.keep-first"], ["1 image, 2 subjects, 6 fixations", "0 fixations"]),
         (cat2000, ["--cat2000.split", "test"], ["1 image, 0 subjects, 0 fixations"]),
         (salicon, ["--salicon.split", "val"], ["1 image, 1 subject, 2 fixations"]),
+        (
+            eyelink,
+            ["--eyelink.eye", "left", "--eyelink.shown", "centred"],
+            ["1 image, 1 subject, 2 fixations", "0 fixations outside"],
+        ),
+        (
+            bids,
+            ["--bids.task", "view", "--bids.screen", "320", "240"],
+            ["2 images, 1 subject, 2 fixations", "0 fixations outside"],
+        ),
         (pysaliency, [], ["3 images, 2 subjects, 4 fixations"]),
         (
             table,
@@ -84,7 +112,9 @@ def test_each_kind_becomes_a_corpus(
     with pytest.raises(SystemExit) as end:
         main([make.__name__, source, "--out", corpus, *flags])
     shown = capsys.readouterr()
-    assert (end.value.code, shown.err) == (0, "")
+    assert end.value.code == 0
+    outside = any("outside" in line and not line.startswith("0 ") for line in summary)
+    assert ("caution" in shown.err) == outside
     lines = shown.out.splitlines()
     assert lines[0] == summary[0]
     for line, expected in zip(lines[1:], summary[1:], strict=False):
@@ -99,6 +129,8 @@ def test_each_kind_becomes_a_corpus(
         (["mit1003"], "ALLSTIMULI"),
         (["cat2000"], "trainSet/Stimuli"),
         (["salicon"], "images/train"),
+        (["eyelink"], "no ASC files"),
+        (["bids"], "no *_physioevents.tsv.gz"),
         (["table"], "nowhere"),
         (["osie", "--table.x", "fx"], "--table options mean nothing to the kind osie"),
         (["table", "--mit1003.keep-first"], "--mit1003 options mean nothing to the kind table"),
@@ -117,13 +149,50 @@ def test_mistakes_end_in_one_line(
     assert not (tmp_path / "corpus").exists()
 
 
-def test_a_table_in_pixels_of_the_screen_is_a_caution_that_stands_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("inside", "cautioned"), [(4, False), (3, True)], ids=["a-fifth", "more-than-a-fifth"]
+)
+def test_fixations_outside_their_images_are_a_caution_that_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: int, cautioned: bool
 ) -> None:
     make_photo(1, 80, 60).save(tmp_path / "a.png")
-    rows = "".join(f"a.png,v,{x},5\n" for x in (10, 500, 900, 1300))
+    rows = "".join(f"a.png,v,{x},5\n" for x in [500, *range(10, 10 + inside)])
     (tmp_path / "a.csv").write_text(f"image,subject,x,y\n{rows}")
     with pytest.raises(SystemExit) as end:
         main(["table", str(tmp_path / "a.csv"), "--out", str(tmp_path / "corpus")])
     assert end.value.code == 0
-    assert "caution: 3 of 4 fixations lie outside their images" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    if not cautioned:
+        assert said == ""
+        return
+    assert "caution: 1 of 4 fixations lie outside their images" in said
+    assert "--table.screen" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_caution_says_what_the_kind_can_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(SystemExit):
+        main(["osie", osie(tmp_path / "in"), "--out", str(tmp_path / "corpus")])
+    said = capsys.readouterr().err
+    assert "3 of 12 fixations" in said
+    assert "--table" not in said
+
+
+def test_options_of_a_table_reach_it(tmp_path: Path) -> None:
+    make_photo(1, 80, 60).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text(
+        "image;subject;x;y;d\na.png;v;-1;-1;9\na.png;v;0,5;0,5;250\n", "utf-16"
+    )
+    flags = (
+        "--table.screen 320 200 --table.shown fit --table.positions shares --table.missing -1 "
+        "--table.origin bottom-left --table.duration d --table.times ms --table.delimiter ; "
+        "--table.decimal comma --table.encoding utf-16"
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["table", str(tmp_path / "a.txt"), "--out", str(tmp_path / "corpus"), *flags.split()])
+    assert end.value.code == 0
+    [row] = load_corpus(str(tmp_path / "corpus")).fixations.to_pylist()
+    assert (row["x"], row["y"], row["duration"]) == (40, 30, 0.25)
