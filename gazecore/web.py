@@ -4,6 +4,7 @@ Checked is the address that is about to be connected to, whatever name resolved 
 many redirects led there, so that nothing can change between the check and the connection.
 """
 
+import asyncio
 import ipaddress
 import socket
 from contextvars import ContextVar
@@ -15,7 +16,9 @@ import aiohttp
 import fsspec.asyn
 from aiohttp.connector import Connection
 from fsspec.implementations.http import HTTPFileSystem
+from yarl import URL
 
+from gazecore import courtesy
 from gazecore.errors import AccessDenied, StorageError
 
 _METADATA = {
@@ -34,8 +37,11 @@ _LAST = [
 _NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
 _ISATAP = {0x00005EFE, 0x02005EFE}
 
-_asked: ContextVar[str | None] = ContextVar("_asked", default=None)
-"""The host of the URL that was asked for, before any redirect."""
+_asked: ContextVar[URL | None] = ContextVar("_asked", default=None)
+"""The URL that was asked for, before any redirect."""
+
+_requests: ContextVar[int] = ContextVar("_requests", default=0)
+"""How many have been made on the way from that."""
 
 _followed: ContextVar[bool] = ContextVar("_followed", default=False)
 """Whether a redirect has led to another host than that."""
@@ -87,11 +93,23 @@ def _checked_socket(info: Any) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request, or the one that a redirect leads to."""
+
+    def __init__(self, method: str, url: URL, **named: Any) -> None:
+        super().__init__(method, url, **named)
+        self.headers.update(courtesy.headers_for(url, _asked.get()))
+
+
 class _Connector(aiohttp.TCPConnector):
     """Checks new connections before they are made, and old ones before they are used again."""
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:
-        _followed.set(req.url.host != _asked.get())
+        asked = _asked.get()
+        _followed.set(asked is None or req.url.host != asked.host)
+        if _requests.get():  # the first turn is waited for by whoever asks, without a timeout
+            await asyncio.sleep(courtesy.turns.take(req.url.host))
+        _requests.set(_requests.get() + 1)
         connection = await super().connect(req, traces, timeout)
         try:
             peer = connection.transport.get_extra_info("peername") if connection.transport else None
@@ -112,14 +130,21 @@ async def guarded_session(**kwargs: Any) -> aiohttp.ClientSession:
         context: SimpleNamespace,
         params: aiohttp.TraceRequestStartParams,
     ) -> None:
-        _asked.set(params.url.host)
+        _asked.set(params.url)
+        _requests.set(0)
 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(remember)
     # One address after the other: the race between several takes a refusal for an address that is
     # down.
     connector = _Connector(socket_factory=_checked_socket, happy_eyeballs_delay=None)
-    return aiohttp.ClientSession(connector=connector, trace_configs=[trace], **kwargs)
+    return aiohttp.ClientSession(
+        connector=connector,
+        trace_configs=[trace],
+        request_class=_Request,
+        headers={"User-Agent": courtesy.USER_AGENT},
+        **kwargs,
+    )
 
 
 def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> bytes:
@@ -127,6 +152,7 @@ def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> byte
 
     Raises:
         StorageError: `start` is not the begin, and the server gives no parts of files.
+        aiohttp.ClientResponseError: the server answers with another status than of success.
     """
     headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"} if start else {}
 
@@ -134,7 +160,7 @@ def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> byte
         session = await fs.set_session()
         data = bytearray()
         async with session.get(fs.encode_url(url), headers=headers) as response:
-            fs._raise_not_found_for_status(response, url)
+            response.raise_for_status()
             if start and response.status != HTTPStatus.PARTIAL_CONTENT:
                 raise StorageError("its server gives no parts of files, as a container needs")
             most = end - start

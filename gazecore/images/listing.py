@@ -168,6 +168,9 @@ def _kind(location: Location) -> str | None:
         cause = error.__cause__  # on the web everything that can happen is a file not found
         if isinstance(cause, ImageError | aiohttp.ClientConnectionError):
             raise cause from None
+        # No glob's path is a page, and servers have more than one word for that.
+        if isinstance(cause, aiohttp.ClientResponseError) and "*" not in location.path:
+            raise cause from None
         return None
     return kind
 
