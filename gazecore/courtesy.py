@@ -23,8 +23,8 @@ USER_AGENT = f"gazecore/{__version__}"
 
 _HEADER = re.compile(r"(?:(\S+)\s+)?([\w!#$%&'*+.^`|~-]+):[ \t]*([^\x00-\x1f\x7f]*)", re.ASCII)
 _OURS = {
-    "accept-encoding", "connection", "content-length", "expect", "host", "range",
-    "transfer-encoding", "upgrade",
+    "accept-encoding", "connection", "content-length", "expect", "host", "proxy-authorization",
+    "range", "transfer-encoding", "upgrade",
 }  # fmt: skip
 """Headers without which an image would not come as it is asked for."""
 

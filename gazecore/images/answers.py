@@ -17,6 +17,7 @@ from gazecore.errors import (
     KeysRefused,
     NotFound,
     StorageError,
+    StorageUnavailable,
     one_line,
 )
 from gazecore.images.objects import PASSING_STATUS
@@ -42,7 +43,7 @@ a bad argument."""
 _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 """What S3 says of keys that it does not know, to every request."""
 
-_ON_THE_WEB = (aiohttp.ClientError, TimeoutError, ImageError)
+_ON_THE_WEB = (aiohttp.ClientError, TimeoutError, ImageError, StorageUnavailable)
 
 Read = TypeVar("Read")
 
@@ -109,7 +110,12 @@ def _meaning(uri: str, error: Exception) -> Exception:
 
 def _answered(error: aiohttp.ClientResponseError) -> Exception:
     """What a status of the web means."""
-    words = f"the server answers {error.status} {error.message}".rstrip()
+    is_proxy = isinstance(error, aiohttp.ClientHttpProxyError)
+    who = "proxy" if is_proxy else "server"
+    words = f"the {who} answers {error.status} {error.message}".rstrip()
+    if error.status == 407:
+        words += ": name the proxy with who asks, HTTP_PROXY=http://USER:PASSWORD@HOST:PORT"
+        return KeysRefused(words) if is_proxy else OSError(words)
     if error.status in (404, 410):
         return NotFound(f"there is no such page: {words}")
     if error.status in (401, 403):

@@ -166,7 +166,7 @@ def _kind(location: Location) -> str | None:
         kind: str = location.fs.info(location.path)["type"]
     except (FileNotFoundError, ValueError) as error:
         cause = error.__cause__  # on the web everything that can happen is a file not found
-        if isinstance(cause, ImageError | aiohttp.ClientConnectionError):
+        if isinstance(cause, ImageError | StorageUnavailable | aiohttp.ClientConnectionError):
             raise cause from None
         # No glob's path is a page, and servers have more than one word for that.
         if isinstance(cause, aiohttp.ClientResponseError) and "*" not in location.path:
