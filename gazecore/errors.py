@@ -14,6 +14,7 @@
     └── ImageError           one image that cannot be scored; becomes a `failed` row
         ├── NotFound         not_found
         ├── AccessDenied     access_denied
+        ├── Archived         archived
         ├── StorageError     storage_error
         ├── TooLarge         too_large
         ├── DecodeError      decode_error
@@ -159,6 +160,12 @@ class AccessDenied(ImageError):
     """The object may not be read with these credentials."""
 
     code = "access_denied"
+
+
+class Archived(ImageError):
+    """The object is in an archive (S3 Glacier, Azure's archive tier): restore it first."""
+
+    code = "archived"
 
 
 class StorageError(ImageError):

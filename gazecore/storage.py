@@ -10,28 +10,25 @@ import io
 import logging
 import os
 import re
-import socket
 import stat
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 import fsspec
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import stamina
-from botocore.exceptions import FlexibleChecksumError
+from botocore.exceptions import BotoCoreError, FlexibleChecksumError
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import DamagedTable, InputError, one_line
+from gazecore.refusals import keys_refused, with_words
+from gazecore.temporaries import is_alive, is_temporary, temporary_path
 from gazecore.web import guarded_session
-
-TEMPORARY_SUFFIX = ".tmp"
 
 READS = 3
 """How often bytes that make no sense are fetched."""
@@ -48,7 +45,6 @@ OSErrors too."""
 
 _CUT = (DamagedTable, FlexibleChecksumError)
 
-_TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 _PASSWORD = re.compile(r"[^/?#@]*:[^/?#]*@")
 
 
@@ -111,8 +107,12 @@ class Location:
         return child
 
     def exists(self) -> bool:
-        """Whether a file or directory is there."""
-        return bool(self.fs.exists(self.path))
+        """Whether a file or directory is there. Raises KeysRefused, or what the storage says."""
+        try:
+            return bool(self.fs.exists(self.path))
+        except (OSError, BotoCoreError, RecursionError) as error:
+            said = with_words(self.fs, self.path, error)
+            raise keys_refused(said, self.uri) or said from error
 
     def read_bytes(self) -> bytes:
         """The whole file. Raises FileNotFoundError, or OSError for what is no file."""
@@ -238,10 +238,7 @@ class Location:
     def _temporary(self) -> Iterator[str]:
         """A name beside this local file, for one that becomes it; deleted if the block raises."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        # Unique, so that a late writer of the same file cannot mix its bytes with ours; and it
-        # says whose it is, so that it can be cleaned up once that process is gone.
-        owner = f"{socket.gethostname()}-{os.getpid()}"
-        temporary = f"{self.path}.{uuid.uuid4().hex}@{owner}{TEMPORARY_SUFFIX}"
+        temporary = temporary_path(self.path)
         try:
             yield temporary
         except BaseException as error:
@@ -260,11 +257,7 @@ class Location:
             of: only what writers of the file of this name left.
         """
         for name, when in self.modified().items():
-            if not name.endswith(TEMPORARY_SUFFIX):
-                continue
-            if of is not None and not ((ours := _TEMPORARY.fullmatch(name)) and ours[1] == of):
-                continue
-            if not _is_alive(name, time.time() - when):
+            if is_temporary(name, of) and not is_alive(name, time.time() - when):
                 with suppress(PermissionError):  # of a folder that is only read
                     (self / name).remove()
 
@@ -316,15 +309,3 @@ def _open(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if protocol in ("http", "https"):
         options["get_client"] = guarded_session
     return kind(**options), kind._strip_protocol(uri)
-
-
-def _is_alive(temporary: str, age: float) -> bool:
-    """Whether the process that writes a temporary file, `age` seconds old, may still be at it."""
-    host, _, pid = temporary.removesuffix(TEMPORARY_SUFFIX).rpartition("@")[2].rpartition("-")
-    if host != socket.gethostname() or not pid.isdigit():
-        return age < 86_400
-    try:
-        # One that was killed stays in the list until its parent has taken note.
-        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error as error:
-        return not isinstance(error, psutil.NoSuchProcess)

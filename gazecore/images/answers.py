@@ -11,6 +11,7 @@ from botocore.exceptions import NoCredentialsError, ParamValidationError
 from gazecore import courtesy
 from gazecore.errors import (
     AccessDenied,
+    Archived,
     AskedToWait,
     ImageError,
     InputError,
@@ -21,6 +22,7 @@ from gazecore.errors import (
     one_line,
 )
 from gazecore.images.objects import PASSING_STATUS
+from gazecore.refusals import code_of, keys_refused
 
 _PASSING_ERRNOS = {
     None, errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
@@ -34,14 +36,11 @@ say nothing; every other word of a system is about the file, and stays."""
 
 PASSING_CODES = {
     "ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestTimeTooSkewed",
-    "TokenRefreshRequired", "AuthorizationHeaderMalformed", "IncompleteBody", "400",
+    "TokenRefreshRequired", "IncompleteBody", "400",
 }  # fmt: skip
-"""What S3 says of credentials that are renewed, of clocks and regions, and nothing of the object:
+"""What S3 says of credentials that are renewed and of clocks, and nothing of the object:
 who comes with valid keys may find it. s3fs takes some of them for a refusal of access and some for
 a bad argument."""
-
-_REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
-"""What S3 says of keys that it does not know, to every request."""
 
 _ON_THE_WEB = (aiohttp.ClientError, TimeoutError, ImageError, StorageUnavailable)
 
@@ -67,20 +66,18 @@ def telling_apart(uri: str, read: Callable[[], Read]) -> Read:
         raise _answered(error) from error
     except aiohttp.RedirectClientError as error:
         raise StorageError(f"it redirects to what is no web page: {one_line(error)}") from error
-    except NoCredentialsError as error:
-        raise KeysRefused(
-            f"there are no keys for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "AWS_PROFILE, or give the machine a role"
-        ) from error
+    except (NoCredentialsError, RecursionError) as error:
+        raise keys_refused(error, uri) or error from error
     except (ValueError, TypeError, ParamValidationError) as error:
         raise StorageError(f"not a usable URI: {one_line(error)}") from error
     except OSError as error:
         code = code_of(error)
         if code in PASSING_CODES:
             raise
-        if code in _REFUSED_CODES:
-            words = f"the storage of {uri} refuses the keys: {one_line(error)}"
-            raise KeysRefused(words) from error
+        if refused := keys_refused(error, uri):
+            raise refused from error
+        if code == "InvalidObjectState":
+            raise Archived(f"{one_line(error)} (restore it, then use --retry-failed)") from error
         if isinstance(error, PermissionError):
             raise AccessDenied(one_line(error)) from error
         if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
@@ -89,12 +86,6 @@ def telling_apart(uri: str, read: Callable[[], Read]) -> Read:
         if error.errno not in _PASSING_ERRNOS:
             raise StorageError(one_line(error)) from error
         raise
-
-
-def code_of(error: Exception) -> str | None:
-    """S3's own word for why a request was refused."""
-    response = getattr(error.__cause__, "response", None)
-    return response["Error"].get("Code") if response and "Error" in response else None
 
 
 def _meaning(uri: str, error: Exception) -> Exception:

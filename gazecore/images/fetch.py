@@ -25,9 +25,10 @@ from gazecore.errors import (
     one_line,
 )
 from gazecore.images import azure, gcs, s3
-from gazecore.images.answers import PASSING_CODES, code_of, telling_apart
+from gazecore.images.answers import PASSING_CODES, telling_apart
 from gazecore.images.formats import Limits
 from gazecore.images.objects import Object
+from gazecore.refusals import code_of, keys_refused
 from gazecore.storage import Location, protocol_of, read_regular
 from gazecore.web import read_at_most
 
@@ -216,7 +217,8 @@ def _read_range(location: Location, end: int, start: int) -> bytes:
         refused = getattr(error, "status", None) == 416 or (
             isinstance(error, OSError) and error.errno == errno.EINVAL
         )
-        if refused and code_of(error) not in PASSING_CODES and _size_now(location) <= start:
+        is_of_keys = code_of(error) in PASSING_CODES or keys_refused(error, location.path)
+        if refused and not is_of_keys and _size_now(location) <= start:
             return b""
         raise
 

@@ -32,6 +32,7 @@ from gazecore.images.containers import kind_of_container
 from gazecore.images.formats import SUFFIXES
 from gazecore.images.lists import Columns, file_name, is_list, read_list
 from gazecore.images.members import Entry, is_list_of_rows, unpacked
+from gazecore.refusals import keys_refused, with_words
 from gazecore.storage import Location
 
 LISTED = pa.schema(
@@ -95,7 +96,12 @@ def list_images(
         for batch in _list(location, source, allow, choice, columns or Columns()):
             found = True
             yield batch
-    except (OSError, BotoCoreError, aiohttp.ClientError, ImageError) as error:
+    except (OSError, BotoCoreError, RecursionError, aiohttp.ClientError, ImageError) as found_out:
+        error = with_words(location.fs, location.path, found_out)
+        if refused := keys_refused(error, location.uri):
+            raise refused from error
+        if isinstance(error, RecursionError):
+            raise
         message = f"cannot list {source}: {one_line(error)}"
         if _is_users(error):
             raise InputError(message) from error
