@@ -1,11 +1,14 @@
 """What S3 says where it refuses a request, and what to do about it."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 from fsspec.asyn import sync
 
-from gazecore.errors import KeysRefused, one_line
+from gazecore.errors import InputError, KeysRefused, one_line
 
 _UNKNOWN_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 """What S3 says of keys that it does not know, to every request."""
@@ -19,6 +22,15 @@ by then where it could."""
 
 _WORDLESS = {"400", "301", "403"}
 """What stands for its word where it refuses a HEAD, whose answers have no body."""
+
+
+_NOT_UNDERSTOOD = {
+    "NotImplemented", "InvalidArgument", "InvalidRequest", "MissingContentLength", "NotSupported",
+    "MalformedTrailerError", "XAmzContentSHA256Mismatch", "400", "411", "501",
+}  # fmt: skip
+"""What storages that speak an older S3 say to a header or a trailer that they do not know."""
+
+_CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
 
 
 def code_of(error: BaseException) -> str | None:
@@ -55,6 +67,41 @@ def with_words(fs: Any, path: str, error: Exception) -> Exception:
     except (OSError, BotoCoreError, RecursionError) as found:
         return found
     return error
+
+
+def feature_refused(error: BaseException) -> bool:
+    """Whether a storage may have refused a PUT for what it bears: a condition, or a checksum."""
+    return code_of(error) in _NOT_UNDERSTOOD
+
+
+@contextmanager
+def putting(uri: str) -> Iterator[None]:
+    """For a block that writes a file.
+
+    Raises:
+        InputError: its storage may not know S3's newer checksums, with what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not feature_refused(error) or os.environ.get(_CHECKSUMS, "").lower() == "when_required":
+            raise
+        raise InputError(
+            f"{uri} cannot be written, {code_of(error)}: {one_line(error)}; if its storage does "
+            f"not know S3's newer checksums, set {_CHECKSUMS}=when_required"
+        ) from error
+
+
+@contextmanager
+def asking(fs: Any, path: str, uri: str) -> Iterator[None]:
+    """For a block that asks whether something is there; raises KeysRefused, or what S3 says."""
+    try:
+        yield
+    except (OSError, BotoCoreError, RecursionError) as error:
+        said = with_words(fs, path, error)
+        if refused := keys_refused(said, uri):
+            raise refused from error
+        raise said from said.__cause__
 
 
 def _said(error: BaseException) -> dict[str, str]:

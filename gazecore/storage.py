@@ -22,11 +22,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import stamina
-from botocore.exceptions import BotoCoreError, FlexibleChecksumError
+from botocore.exceptions import FlexibleChecksumError
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import DamagedTable, InputError, one_line
-from gazecore.refusals import keys_refused, with_words
+from gazecore.refusals import asking, feature_refused, putting
 from gazecore.temporaries import is_alive, is_temporary, temporary_path
 from gazecore.web import guarded_session
 
@@ -108,11 +108,8 @@ class Location:
 
     def exists(self) -> bool:
         """Whether a file or directory is there. Raises KeysRefused, or what the storage says."""
-        try:
+        with asking(self.fs, self.path, self.uri):
             return bool(self.fs.exists(self.path))
-        except (OSError, BotoCoreError, RecursionError) as error:
-            said = with_words(self.fs, self.path, error)
-            raise keys_refused(said, self.uri) or said from error
 
     def read_bytes(self) -> bytes:
         """The whole file. Raises FileNotFoundError, or OSError for what is no file."""
@@ -200,7 +197,7 @@ class Location:
             FileExistsError: with `create`, something is there already.
         """
         if not self.is_local:
-            self.fs.pipe_file(self.path, data, mode="create" if create else "overwrite")
+            self._put(data, create)
             return
         with self._temporary() as temporary:
             with open(temporary, "wb") as file:
@@ -213,6 +210,21 @@ class Location:
             else:
                 os.replace(temporary, self.path)
 
+    def _put(self, data: bytes, create: bool) -> None:
+        with putting(self.uri):
+            if create:
+                try:
+                    self.fs.pipe_file(self.path, data, mode="create")
+                    return
+                except OSError as error:
+                    if not feature_refused(error):
+                        raise
+                # Of a storage without conditions: it is looked for, and then written.
+                self.fs.invalidate_cache(self.path)
+                if self.exists():
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.uri)
+            self.fs.pipe_file(self.path, data)
+
     @contextmanager
     def staged(self) -> Iterator[str]:
         """For a file that is too large for memory: gives the path of a local file to write.
@@ -224,7 +236,8 @@ class Location:
             with tempfile.TemporaryDirectory(prefix="gazecore-") as folder:
                 path = f"{folder}/file"
                 yield path
-                self.fs.put_file(path, self.path)
+                with putting(self.uri):
+                    self.fs.put_file(path, self.path)
             return
         parent, name = os.path.split(self.path)
         Location(parent).remove_temporaries(of=name)

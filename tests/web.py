@@ -21,11 +21,13 @@ class WebServer:
     Attributes:
         host, port: of the server.
         answer: what a path is answered with: status, headers, body.
+        put: what a PUT is answered with, by its path, headers and body.
         requests: method, target and headers in lower case, of each.
     """
 
     host: str
     answer: Callable[[str], Answer] = lambda path: (200, {}, b"pixels")
+    put: Callable[[str, dict[str, str], bytes], Answer] = lambda path, headers, body: (405, {}, b"")
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
 
@@ -42,7 +44,11 @@ class _Handler(BaseHTTPRequestHandler):
         place: WebServer = self.server.place  # type: ignore[attr-defined]
         headers = {name.lower(): value for name, value in self.headers.items()}
         place.requests.append((self.command, self.path, headers))
-        status, sent, body = place.answer(self.path)
+        if self.command == "PUT":
+            sent_body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, sent, body = place.put(self.path, headers, sent_body)
+        else:
+            status, sent, body = place.answer(self.path)
         self.send_response(status, sent.pop(":reason", None))
         for name, value in {**sent, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
@@ -50,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_PUT = do_GET  # noqa: N815
 
     def do_CONNECT(self) -> None:
         """A tunnel to this machine, whatever name is asked for."""

@@ -67,7 +67,9 @@ def telling_apart(uri: str, read: Callable[[], Read]) -> Read:
     except aiohttp.RedirectClientError as error:
         raise StorageError(f"it redirects to what is no web page: {one_line(error)}") from error
     except (NoCredentialsError, RecursionError) as error:
-        raise keys_refused(error, uri) or error from error
+        if refused := keys_refused(error, uri):
+            raise refused from error
+        raise
     except (ValueError, TypeError, ParamValidationError) as error:
         raise StorageError(f"not a usable URI: {one_line(error)}") from error
     except OSError as error:
