@@ -9,10 +9,12 @@
     │   └── RunMismatch      a run directory that belongs to other settings
     ├── RunFailed            the work itself failed; commands exit with 1
     ├── StorageUnavailable   the storage does not answer; says nothing of an image
-    │   └── KeysRefused      it refuses the keys, for whatever is asked; exit with 2
+    │   ├── KeysRefused      it refuses the keys, for whatever is asked; exit with 2
+    │   └── AskedToWait      a server of the web asks for a pause
     └── ImageError           one image that cannot be scored; becomes a `failed` row
         ├── NotFound         not_found
         ├── AccessDenied     access_denied
+        ├── Archived         archived
         ├── StorageError     storage_error
         ├── TooLarge         too_large
         ├── DecodeError      decode_error
@@ -25,6 +27,7 @@ Messages are one line: what is wrong, where, and what to do. Secrets are blacked
 
 import os
 import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 from gazecore.wording import printable
@@ -47,11 +50,20 @@ _SECRET_VARIABLES = (
 )  # fmt: skip
 
 
+_hidden: set[str] = set()
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Have `redact` black out these, too, in this process; not those of less than 4 characters,
+    which stand in other words."""
+    _hidden.update(secret for secret in secrets if len(secret) >= 4)
+
+
 def redact(text: str) -> str:
     """A text with `***` for the secrets in it.
 
-    Those are passwords in URIs, the query of signed URLs, AWS key ids, and the values of the
-    environment variables that hold keys.
+    Those are passwords in URIs, the query of signed URLs, AWS key ids, the values of the
+    environment variables that hold keys, and what `hide` was told.
     """
     text = _PASSWORD.sub(r"\1***@", text)
     text = _QUERY.sub(lambda query: "?***" if _KEY.search(query[0]) else query[0], text)
@@ -60,6 +72,8 @@ def redact(text: str) -> str:
         if len(value := os.environ.get(name, "")) >= 8:
             for secret in (value, *_PART.findall(value)):
                 text = text.replace(secret, "***")
+    for secret in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(secret, "***")
     return text
 
 
@@ -118,6 +132,18 @@ class KeysRefused(StorageUnavailable):
     exit_code = 2
 
 
+class AskedToWait(StorageUnavailable):
+    """A server answers with 429 or 503 and a Retry-After.
+
+    Attributes:
+        host: that asks.
+        seconds: for which.
+    """
+
+    host: str = ""
+    seconds: float = 0.0
+
+
 class ImageError(GazecoreError):
     """One image that cannot be scored. `code` is the `error` column of its row."""
 
@@ -134,6 +160,12 @@ class AccessDenied(ImageError):
     """The object may not be read with these credentials."""
 
     code = "access_denied"
+
+
+class Archived(ImageError):
+    """The object is in an archive (S3 Glacier, Azure's archive tier): restore it first."""
+
+    code = "archived"
 
 
 class StorageError(ImageError):

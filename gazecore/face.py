@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gazecore import courtesy
 from gazecore.comparison.outputs import Comparison, compare_runs
 from gazecore.corpus.schema import Corpus
 from gazecore.crops.measure import Cropped, crop_run
@@ -48,6 +49,8 @@ def score(
     limit: int | None = None,
     retry_failed: bool = False,
     rescan: bool = False,
+    header: Sequence[str] = (),
+    rate_per_host: float | None = None,
     executor: local.Executor = local.run,
     report: Callable[[Tally], None] = lambda tally: None,
 ) -> Results:
@@ -62,7 +65,8 @@ def score(
         out: the run directory to write or continue.
         model, centerbias, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
-        shard_size, limit, retry_failed, rescan: as `ScoringOptions` has them.
+        shard_size, limit, retry_failed, rescan, header, rate_per_host: as `ScoringOptions` has
+            them.
         executor: what computes: this process, without Ray, or `cluster.driver.at(ADDRESS)`.
         report: is called now and then with what was done so far.
 
@@ -80,16 +84,21 @@ def score(
         limit=limit,
         retry_failed=retry_failed,
         rescan=rescan,
+        header=tuple(header),
+        rate_per_host=rate_per_host,
     )
-    scoring = Request(str(source), str(out), options).begin()
-    if scoring.to_do:
-        tally = executor(scoring.run, scoring.config, report, scoring.parts_again())
-        if tally.failed_shards:
-            shard, why = next(iter(tally.failed_shards.items()))
-            raise RunFailed(
-                f"{len(tally.failed_shards)} shards could not be done, such as {shard}: {why}; the "
-                "same call tries them again"
-            )
+    try:
+        scoring = Request(str(source), str(out), options).begin()
+        if scoring.to_do:
+            tally = executor(scoring.run, scoring.config, report, scoring.parts_again())
+            if tally.failed_shards:
+                shard, why = next(iter(tally.failed_shards.items()))
+                raise RunFailed(
+                    f"{len(tally.failed_shards)} shards could not be done, such as {shard}: {why}; "
+                    "the same call tries them again"
+                )
+    finally:
+        courtesy.use(courtesy.WebOptions())
     scoring.end()
     return Results(scoring.run)
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from gazecore import courtesy
 from gazecore.density.summary import Summary
 from gazecore.errors import BundleError, InputError, one_line, redact
 from gazecore.geometry import DEFAULT_FACTOR, DisplaySize
@@ -178,6 +179,8 @@ class Request:
         if begun is None and (source is None or options.only):
             raise InputError(f"{self.location.uri} holds no run yet: say what to score, INPUT")
         self._options = options = continued(options, begun)
+        self._web = options.web()
+        courtesy.use(self._web)
         self.columns = Columns(options.uri_column, options.id_column, options.kept())
         self._given = given(options)
         bundle = self._read_model(begun)
@@ -274,6 +277,7 @@ class Request:
                 self.settings.limits,
                 decode=options.decode,
                 fail_unanswered=options.fail_unanswered,
+                web=self._web,
             ),
         )
         scoring = Scoring(run, plan, config, before, images_in(run, before), again)

@@ -10,18 +10,15 @@ import io
 import logging
 import os
 import re
-import socket
 import stat
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 import fsspec
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import stamina
@@ -29,9 +26,9 @@ from botocore.exceptions import FlexibleChecksumError
 from fsspec.implementations.local import LocalFileSystem
 
 from gazecore.errors import DamagedTable, InputError, one_line
+from gazecore.refusals import asking, feature_refused, putting
+from gazecore.temporaries import is_alive, is_temporary, temporary_path
 from gazecore.web import guarded_session
-
-TEMPORARY_SUFFIX = ".tmp"
 
 READS = 3
 """How often bytes that make no sense are fetched."""
@@ -48,7 +45,6 @@ OSErrors too."""
 
 _CUT = (DamagedTable, FlexibleChecksumError)
 
-_TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{32}@.+-\d+\.tmp", re.DOTALL)
 _PASSWORD = re.compile(r"[^/?#@]*:[^/?#]*@")
 
 
@@ -111,8 +107,9 @@ class Location:
         return child
 
     def exists(self) -> bool:
-        """Whether a file or directory is there."""
-        return bool(self.fs.exists(self.path))
+        """Whether a file or directory is there. Raises KeysRefused, or what the storage says."""
+        with asking(self.fs, self.path, self.uri):
+            return bool(self.fs.exists(self.path))
 
     def read_bytes(self) -> bytes:
         """The whole file. Raises FileNotFoundError, or OSError for what is no file."""
@@ -200,7 +197,7 @@ class Location:
             FileExistsError: with `create`, something is there already.
         """
         if not self.is_local:
-            self.fs.pipe_file(self.path, data, mode="create" if create else "overwrite")
+            self._put(data, create)
             return
         with self._temporary() as temporary:
             with open(temporary, "wb") as file:
@@ -213,6 +210,21 @@ class Location:
             else:
                 os.replace(temporary, self.path)
 
+    def _put(self, data: bytes, create: bool) -> None:
+        with putting(self.uri):
+            if create:
+                try:
+                    self.fs.pipe_file(self.path, data, mode="create")
+                    return
+                except OSError as error:
+                    if not feature_refused(error):
+                        raise
+                # Of a storage without conditions: it is looked for, and then written.
+                self.fs.invalidate_cache(self.path)
+                if self.exists():
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.uri)
+            self.fs.pipe_file(self.path, data)
+
     @contextmanager
     def staged(self) -> Iterator[str]:
         """For a file that is too large for memory: gives the path of a local file to write.
@@ -224,7 +236,8 @@ class Location:
             with tempfile.TemporaryDirectory(prefix="gazecore-") as folder:
                 path = f"{folder}/file"
                 yield path
-                self.fs.put_file(path, self.path)
+                with putting(self.uri):
+                    self.fs.put_file(path, self.path)
             return
         parent, name = os.path.split(self.path)
         Location(parent).remove_temporaries(of=name)
@@ -238,10 +251,7 @@ class Location:
     def _temporary(self) -> Iterator[str]:
         """A name beside this local file, for one that becomes it; deleted if the block raises."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        # Unique, so that a late writer of the same file cannot mix its bytes with ours; and it
-        # says whose it is, so that it can be cleaned up once that process is gone.
-        owner = f"{socket.gethostname()}-{os.getpid()}"
-        temporary = f"{self.path}.{uuid.uuid4().hex}@{owner}{TEMPORARY_SUFFIX}"
+        temporary = temporary_path(self.path)
         try:
             yield temporary
         except BaseException as error:
@@ -260,11 +270,7 @@ class Location:
             of: only what writers of the file of this name left.
         """
         for name, when in self.modified().items():
-            if not name.endswith(TEMPORARY_SUFFIX):
-                continue
-            if of is not None and not ((ours := _TEMPORARY.fullmatch(name)) and ours[1] == of):
-                continue
-            if not _is_alive(name, time.time() - when):
+            if is_temporary(name, of) and not is_alive(name, time.time() - when):
                 with suppress(PermissionError):  # of a folder that is only read
                     (self / name).remove()
 
@@ -316,15 +322,3 @@ def _open(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if protocol in ("http", "https"):
         options["get_client"] = guarded_session
     return kind(**options), kind._strip_protocol(uri)
-
-
-def _is_alive(temporary: str, age: float) -> bool:
-    """Whether the process that writes a temporary file, `age` seconds old, may still be at it."""
-    host, _, pid = temporary.removesuffix(TEMPORARY_SUFFIX).rpartition("@")[2].rpartition("-")
-    if host != socket.gethostname() or not pid.isdigit():
-        return age < 86_400
-    try:
-        # One that was killed stays in the list until its parent has taken note.
-        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error as error:
-        return not isinstance(error, psutil.NoSuchProcess)

@@ -1,22 +1,32 @@
 """HTTP connections that do not lead where a list of URLs has no business.
 
 Checked is the address that is about to be connected to, whatever name resolved to it and however
-many redirects led there, so that nothing can change between the check and the connection.
+many redirects led there, so that nothing can change between the check and the connection. Where the
+environment names a proxy, it is the proxy that resolves names: what is known of them here is
+checked before it is asked.
 """
 
+import asyncio
+import base64
 import ipaddress
+import re
 import socket
+import time
+from contextlib import suppress
 from contextvars import ContextVar
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import fsspec.asyn
 from aiohttp.connector import Connection
 from fsspec.implementations.http import HTTPFileSystem
+from yarl import URL
 
-from gazecore.errors import AccessDenied, StorageError
+from gazecore import courtesy
+from gazecore.errors import AccessDenied, KeysRefused, StorageError
 
 _METADATA = {
     ipaddress.ip_address(address)
@@ -34,23 +44,46 @@ _LAST = [
 _NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
 _ISATAP = {0x00005EFE, 0x02005EFE}
 
-_asked: ContextVar[str | None] = ContextVar("_asked", default=None)
-"""The host of the URL that was asked for, before any redirect."""
+_asked: ContextVar[URL | None] = ContextVar("_asked", default=None)
+"""The URL that was asked for, before any redirect."""
+
+_requests: ContextVar[int] = ContextVar("_requests", default=0)
+"""How many have been made on the way from that."""
 
 _followed: ContextVar[bool] = ContextVar("_followed", default=False)
 """Whether a redirect has led to another host than that."""
 
 
-def check_address(address: str, followed: bool) -> None:
+_proxied: ContextVar[bool] = ContextVar("_proxied", default=False)
+"""Whether it is a proxy's address that is connected to, which the environment names."""
+
+_INNER = (
+    "on this machine or a private network, where no proxy is asked for anything: name its host in "
+    "NO_PROXY if it can be read without"
+)
+_INNER_NAME = re.compile(
+    r"^[^.]+$|\.(localhost|local|internal|home\.arpa|lan|intranet|corp)$", re.I
+)
+"""Names that only a private network knows (RFC 6761, 6762, 8375, and those never delegated)."""
+
+RESOLVE_SECONDS = 2.0
+"""How long a name is asked for before it is left to the proxy."""
+
+_MANY = 10_000
+_resolved: dict[str, tuple[float, list[str]]] = {}
+
+
+def check_address(address: str, followed: bool, proxied: bool = False) -> None:
     """Refuse an address.
 
     Args:
-        address: what a socket is about to connect to, IPv4 or IPv6.
+        address: what a socket, or a proxy, is about to connect to, IPv4 or IPv6.
         followed: whether a redirect led there from another host.
+        proxied: whether it is a proxy that connects.
 
     Raises:
-        AccessDenied: it is link-local or a cloud's metadata service; or, at a redirect's end, it is
-            on this machine or on a private network.
+        AccessDenied: it is link-local or a cloud's metadata service; or, at a redirect's end or
+            behind a proxy, it is on this machine or on a private network.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     inner = _within(ip) if isinstance(ip, ipaddress.IPv6Address) else []
@@ -61,6 +94,8 @@ def check_address(address: str, followed: bool) -> None:
                 f"{place} is a link-local or metadata address, from which nothing is read"
             )
     for place in places[1:] or [ip]:
+        if proxied and not place.is_global:
+            raise AccessDenied(f"{place} is {_INNER}")
         if followed and not place.is_global:
             raise AccessDenied(
                 f"it redirects to {place}, which is on this machine or a private network: "
@@ -83,15 +118,94 @@ def _within(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
 
 def _checked_socket(info: Any) -> socket.socket:
     family, kind, protocol, _, address = info
-    check_address(str(address[0]), _followed.get())
+    if not _proxied.get():
+        check_address(str(address[0]), _followed.get())
     return socket.socket(family, kind, protocol)
+
+
+def proxy_for(url: URL) -> tuple[URL | None, dict[str, str]]:
+    """The proxy that the environment names for a URL, and the header that says who asks it.
+
+    That is by `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` (names, of which each stands for those
+    under it, too, addresses and networks; `*` for all), in capitals or not.
+
+    Raises:
+        KeysRefused: what it names is no proxy.
+    """
+    text, host = getproxies().get(url.scheme), url.host or ""
+    if not text or proxy_bypass(f"{host}:{url.port}") or _is_in_networks(host):
+        return None, {}
+    with suppress(ValueError):
+        proxy = URL(text if "://" in text else f"http://{text}")
+        if proxy.scheme in ("http", "https") and proxy.host:
+            login = f"{proxy.user}:{proxy.password or ''}".encode()
+            bears = {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"}
+            return proxy.origin(), bears if proxy.user else {}
+    raise KeysRefused(f"{url.scheme.upper()}_PROXY is to be http://HOST:PORT")
+
+
+def _is_in_networks(host: str) -> bool:
+    for text in getproxies().get("no", "").split(","):
+        with suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(text.strip(), strict=False):
+                return True
+    return False
+
+
+async def _check_behind_proxy(host: str) -> None:
+    """Refuse a host that a proxy is to be asked for; raises AccessDenied as `check_address`.
+
+    A name that does not resolve here is left to the proxy, unless no public one is like it.
+    """
+    try:
+        addresses = [str(ipaddress.ip_address(host))]
+    except ValueError:
+        addresses = await _addresses(host)
+        if not addresses and _INNER_NAME.search(host.rstrip(".")):
+            raise AccessDenied(f"{host} is {_INNER}") from None
+    for address in addresses:
+        check_address(address, followed=False, proxied=True)
+
+
+async def _addresses(name: str) -> list[str]:
+    """What a name resolves to here, as it was up to a minute ago; nothing if that takes long."""
+    now = time.monotonic()
+    until, found = _resolved.get(name, (0.0, []))
+    if until < now:
+        ask = asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        found = []
+        with suppress(OSError, UnicodeError):
+            found = [str(info[4][0]) for info in await asyncio.wait_for(ask, RESOLVE_SECONDS)]
+        if len(_resolved) > _MANY:
+            _resolved.clear()
+        _resolved[name] = now + 60, found
+    return found
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request, or the one that a redirect leads to."""
+
+    def __init__(self, method: str, url: URL, **named: Any) -> None:
+        named["proxy"], who = proxy_for(url)
+        named["proxy_headers"] = dict(who) if url.scheme == "https" else None
+        super().__init__(method, url, **named)
+        self.headers.update(courtesy.headers_for(url, _asked.get()))
+        if url.scheme == "http":
+            self.headers.update(who)
 
 
 class _Connector(aiohttp.TCPConnector):
     """Checks new connections before they are made, and old ones before they are used again."""
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Connection:
-        _followed.set(req.url.host != _asked.get())
+        asked = _asked.get()
+        _followed.set(asked is None or req.url.host != asked.host)
+        if _requests.get():  # the first turn is waited for by whoever asks, without a timeout
+            await asyncio.sleep(courtesy.turns.take(req.url.host))
+        _requests.set(_requests.get() + 1)
+        _proxied.set(req.proxy is not None)
+        if req.proxy:
+            return await self._connect_by_proxy(req, traces, timeout)
         connection = await super().connect(req, traces, timeout)
         try:
             peer = connection.transport.get_extra_info("peername") if connection.transport else None
@@ -103,6 +217,16 @@ class _Connector(aiohttp.TCPConnector):
             raise
         return connection
 
+    async def _connect_by_proxy(self, req: Any, traces: Any, timeout: Any) -> Connection:
+        await _check_behind_proxy(req.url.host)
+        try:
+            return await super().connect(req, traces, timeout)
+        except aiohttp.ClientConnectorDNSError as error:
+            if error.errno not in (socket.EAI_NONAME, socket.EAI_NODATA):
+                raise
+            variable = f"{req.url.scheme.upper()}_PROXY"
+            raise KeysRefused(f"there is no host {req.proxy.host}: is {variable} right?") from error
+
 
 async def guarded_session(**kwargs: Any) -> aiohttp.ClientSession:
     """What fsspec makes its HTTP requests with."""
@@ -112,14 +236,21 @@ async def guarded_session(**kwargs: Any) -> aiohttp.ClientSession:
         context: SimpleNamespace,
         params: aiohttp.TraceRequestStartParams,
     ) -> None:
-        _asked.set(params.url.host)
+        _asked.set(params.url)
+        _requests.set(0)
 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(remember)
     # One address after the other: the race between several takes a refusal for an address that is
     # down.
     connector = _Connector(socket_factory=_checked_socket, happy_eyeballs_delay=None)
-    return aiohttp.ClientSession(connector=connector, trace_configs=[trace], **kwargs)
+    return aiohttp.ClientSession(
+        connector=connector,
+        trace_configs=[trace],
+        request_class=_Request,
+        headers={"User-Agent": courtesy.USER_AGENT},
+        **kwargs,
+    )
 
 
 def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> bytes:
@@ -127,6 +258,7 @@ def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> byte
 
     Raises:
         StorageError: `start` is not the begin, and the server gives no parts of files.
+        aiohttp.ClientResponseError: the server answers with another status than of success.
     """
     headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"} if start else {}
 
@@ -134,7 +266,7 @@ def read_at_most(fs: HTTPFileSystem, url: str, end: int, start: int = 0) -> byte
         session = await fs.set_session()
         data = bytearray()
         async with session.get(fs.encode_url(url), headers=headers) as response:
-            fs._raise_not_found_for_status(response, url)
+            response.raise_for_status()
             if start and response.status != HTTPStatus.PARTIAL_CONTENT:
                 raise StorageError("its server gives no parts of files, as a container needs")
             most = end - start

@@ -83,11 +83,15 @@ def run_command(
         sys.stderr.close()  # the reader went away, which is its right
         code = 0
     except Exception as error:
-        from botocore.exceptions import BotoCoreError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError
+
+        from gazecore.refusals import keys_refused
 
         if not isinstance(error, OSError | BotoCoreError):
             raise
-        mistakes = (PermissionError, FileExistsError, NotADirectoryError, NoCredentialsError)
-        print(f"{prog}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
-        code = 2 if isinstance(error, mistakes) else 1
+        refused = keys_refused(error, "the storage")
+        said = f"{type(error).__name__}: {one_line(error)}"
+        print(f"{prog}: {one_line(refused, 1000) if refused else said}", file=sys.stderr)
+        mistakes = (PermissionError, FileExistsError, NotADirectoryError)
+        code = 2 if refused or isinstance(error, mistakes) else 1
     sys.exit(code)

@@ -23,8 +23,9 @@ from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.ownership import is_table_of
 from gazecore.results.run import Run
 from gazecore.steps import Steps, uncounted
-from gazecore.storage import TEMPORARY_SUFFIX, Location
+from gazecore.storage import Location
 from gazecore.tables import publish_table
+from gazecore.temporaries import TEMPORARY_SUFFIX
 from gazecore.view.comparison import render_comparison
 
 _MARK = "comparison"

@@ -2,57 +2,43 @@
 
 import errno
 import functools
-import socket
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from typing import TypeVar
 
 import aiohttp
 import stamina
-from botocore.exceptions import NoCredentialsError, ParamValidationError
 from fsspec.implementations.http import HTTPFileSystem
 from s3fs import S3FileSystem
+from yarl import URL
 
+from gazecore import courtesy
 from gazecore.errors import (
     AccessDenied,
+    AskedToWait,
     ImageError,
-    InputError,
     KeysRefused,
-    NotFound,
     StorageError,
     StorageUnavailable,
     TooLarge,
     one_line,
 )
 from gazecore.images import azure, gcs, s3
+from gazecore.images.answers import PASSING_CODES, telling_apart
 from gazecore.images.formats import Limits
-from gazecore.images.objects import PASSING_STATUS, Object
+from gazecore.images.objects import Object
+from gazecore.refusals import code_of, keys_refused
 from gazecore.storage import Location, protocol_of, read_regular
 from gazecore.web import read_at_most
 
 RETRY_SECONDS = 60
 """How long transient errors of the storage are waited out, per image."""
 
-_PASSING_ERRNOS = {
-    None, errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET,
-    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENETDOWN,
-    errno.ENETRESET, errno.ENETUNREACH, errno.ENFILE, errno.ENOBUFS, errno.ENOLCK, errno.ENOMEM,
-    errno.ENOTCONN, errno.EPIPE, errno.EPROTO, errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE,
-    errno.ETIMEDOUT, socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM,
-}  # fmt: skip
-"""What connections, file servers and machines that are short of something say, and libraries that
-say nothing; every other word of a system is about the file, and stays."""
+PAUSE_SECONDS = 120
+"""How long an image waits, beside that, where a server of the web asks for it."""
 
-_PASSING_CODES = {
-    "ExpiredToken", "ExpiredTokenException", "InvalidToken", "RequestTimeTooSkewed",
-    "TokenRefreshRequired", "AuthorizationHeaderMalformed", "IncompleteBody", "400",
-}  # fmt: skip
-"""What S3 says of credentials that are renewed, of clocks and regions, and nothing of the object:
-who comes with valid keys may find it. s3fs takes some of them for a refusal of access and some for
-a bad argument."""
-
-_REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
-"""What S3 says of keys that it does not know, to every request."""
+_FINAL = (ImageError, KeysRefused, AskedToWait)
 
 Read = TypeVar("Read")
 
@@ -103,7 +89,8 @@ def patiently(uri: str, read: Callable[[], Read], given_up: Event | None = None)
     """Do what reads of a storage, again and again while its errors are such as may pass.
 
     That is for RETRY_SECONDS, after waits that double from 0.1 to 15 seconds and up to a second
-    more each, by chance, so that many readers do not come back together. Raises as `fetch`.
+    more each, by chance, so that many readers do not come back together. Waits for a turn at a
+    server of the web, and those that it asks for, come on top. Raises as `fetch`.
 
     Args:
         uri: what is read.
@@ -111,21 +98,37 @@ def patiently(uri: str, read: Callable[[], Read], given_up: Event | None = None)
         given_up: see `fetch`.
     """
 
+    host, paused = _host(uri), 0.0
+    while True:
+        if host:
+            courtesy.turns.wait(host, given_up)
+        try:
+            return _until_it_stays(uri, host, read, given_up)
+        except AskedToWait as error:
+            paused += error.seconds
+            if paused > PAUSE_SECONDS or (given_up and given_up.is_set()):
+                raise StorageUnavailable(f"{uri}: {error}") from error
+            courtesy.turns.hold(error.host, error.seconds)
+
+
+def _until_it_stays(uri: str, host: str, read: Callable[[], Read], given_up: Event | None) -> Read:
+    """`patiently`, up to where a server asks for a pause. Raises AskedToWait, too."""
+
     def may_pass(error: Exception) -> bool:
-        return not isinstance(error, ImageError | KeysRefused | MemoryError) and not (
-            given_up and given_up.is_set()
-        )
+        return not isinstance(error, _FINAL) and not (given_up and given_up.is_set())
 
     try:
         for attempt in stamina.retry_context(
             on=may_pass, attempts=None, timeout=RETRY_SECONDS, wait_max=15
         ):
             with attempt:
-                return _telling_apart(uri, read)
-    except (ImageError, KeysRefused):
-        raise
+                if host and attempt.num > 1:
+                    courtesy.turns.wait(host, given_up)
+                return telling_apart(uri, read)
     except MemoryError as error:
         raise TooLarge("reading it needs more memory than there is") from error
+    except _FINAL:
+        raise
     except Exception as error:
         raise StorageUnavailable(f"{uri}: {type(error).__name__}: {one_line(error)}") from error
     raise AssertionError
@@ -160,54 +163,12 @@ def _read_there(
         return read(place), place
 
 
-def _telling_apart(uri: str, read: Callable[[], Read]) -> Read:
-    """Do it; what is gone for good is an ImageError, and what may come back another error."""
-    try:
-        return read()
-    except InputError as error:
-        cause = error.__cause__
-        if isinstance(cause, ConnectionError | TimeoutError):
-            raise cause from None  # some storages connect as soon as they are named
-        raise NotFound(one_line(error)) from error
-    except FileNotFoundError as error:
-        # On the web, the message is the URL alone.
-        words = one_line(error)
-        raise NotFound("there is no such page (404)" if words == uri else words) from error
-    except aiohttp.TooManyRedirects as error:
-        raise StorageError("it redirects in circles") from error
-    except aiohttp.ClientResponseError as error:
-        words = f"the server answers {error.status} {error.message}".rstrip()
-        if error.status in (404, 410):
-            raise NotFound(words) from error
-        if error.status in (401, 403):
-            raise AccessDenied(words) from error
-        if 400 <= error.status < 500 and error.status not in PASSING_STATUS:
-            raise StorageError(words) from error
-        raise
-    except aiohttp.RedirectClientError as error:
-        raise StorageError(f"it redirects to what is no web page: {one_line(error)}") from error
-    except NoCredentialsError as error:
-        raise KeysRefused(
-            f"there are no keys for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "AWS_PROFILE, or give the machine a role"
-        ) from error
-    except (ValueError, TypeError, ParamValidationError) as error:
-        raise StorageError(f"not a usable URI: {one_line(error)}") from error
-    except OSError as error:
-        code = _code(error)
-        if code in _PASSING_CODES:
-            raise
-        if code in _REFUSED_CODES:
-            words = f"the storage of {uri} refuses the keys: {one_line(error)}"
-            raise KeysRefused(words) from error
-        if isinstance(error, PermissionError):
-            raise AccessDenied(one_line(error)) from error
-        if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
-            host = getattr(error, "host", None) or uri
-            raise NotFound(f"there is no host {host}: is its name right?") from error
-        if error.errno not in _PASSING_ERRNOS:
-            raise StorageError(one_line(error)) from error
-        raise
+def _host(uri: str) -> str:
+    """The web server that a URI names; empty where it is none."""
+    if protocol_of(uri) in ("http", "https"):
+        with suppress(ValueError):
+            return URL(uri).host or ""
+    return ""
 
 
 def _find(uri: str) -> Object | None:
@@ -233,12 +194,6 @@ def _open(uri: str) -> Location:
     return location
 
 
-def _code(error: Exception) -> str | None:
-    """S3's own word for why a request was refused."""
-    response = getattr(error.__cause__, "response", None)
-    return response["Error"].get("Code") if response and "Error" in response else None
-
-
 def _read_capped(location: Location | Object, end: int, start: int | None = None) -> bytes:
     if isinstance(location, Object):
         return location.read(end) if start is None else location.read_range(start, end)
@@ -262,7 +217,8 @@ def _read_range(location: Location, end: int, start: int) -> bytes:
         refused = getattr(error, "status", None) == 416 or (
             isinstance(error, OSError) and error.errno == errno.EINVAL
         )
-        if refused and _code(error) not in _PASSING_CODES and _size_now(location) <= start:
+        is_of_keys = code_of(error) in PASSING_CODES or keys_refused(error, location.path)
+        if refused and not is_of_keys and _size_now(location) <= start:
             return b""
         raise
 

@@ -33,6 +33,7 @@ from gazecore.images.formats import SUFFIXES
 from gazecore.images.kept import KEPT
 from gazecore.images.lists import Columns, file_name, is_list, read_list
 from gazecore.images.members import Entry, is_list_of_rows, unpacked
+from gazecore.refusals import keys_refused, with_words
 from gazecore.storage import Location
 
 LISTED = pa.schema(
@@ -100,7 +101,12 @@ def list_images(
         for batch in _list(location, source, allow, choice, columns or Columns()):
             found = True
             yield batch
-    except (OSError, BotoCoreError, aiohttp.ClientError, ImageError) as error:
+    except (OSError, BotoCoreError, RecursionError, aiohttp.ClientError, ImageError) as found_out:
+        error = with_words(location.fs, location.path, found_out)
+        if refused := keys_refused(error, location.uri):
+            raise refused from error
+        if isinstance(error, RecursionError):
+            raise
         message = f"cannot list {source}: {one_line(error)}"
         if _is_users(error):
             raise InputError(message) from error
@@ -172,7 +178,10 @@ def _kind(location: Location) -> str | None:
         kind: str = location.fs.info(location.path)["type"]
     except (FileNotFoundError, ValueError) as error:
         cause = error.__cause__  # on the web everything that can happen is a file not found
-        if isinstance(cause, ImageError | aiohttp.ClientConnectionError):
+        if isinstance(cause, ImageError | StorageUnavailable | aiohttp.ClientConnectionError):
+            raise cause from None
+        # No glob's path is a page, and servers have more than one word for that.
+        if isinstance(cause, aiohttp.ClientResponseError) and "*" not in location.path:
             raise cause from None
         return None
     return kind

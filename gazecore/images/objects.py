@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import obstore
 from obstore.exceptions import BaseError
 
-from gazecore.errors import AccessDenied, KeysRefused, NotFound, StorageError, one_line
+from gazecore.errors import AccessDenied, Archived, KeysRefused, NotFound, StorageError, one_line
 
 CONNECT, READ = 5.0, 15.0
 """Seconds that a connection, and an answer's next bytes, are waited for; s3fs's numbers."""
@@ -42,6 +42,9 @@ _KEYS_UNKNOWN = {"AuthenticationFailed"}
 
 _KEYS_OLD = {"InvalidAuthenticationInfo"}
 """What Azure says of a token that is not good, sometimes with another status than 401."""
+
+_ARCHIVED = {"BlobArchived", "BlobBeingRehydrated", "InvalidObjectState"}
+"""What Azure, and S3, say of an object that must be restored before it can be read."""
 
 _NOT_PUBLIC = {"PublicAccessNotPermitted"}
 
@@ -125,7 +128,7 @@ class Bucket:
         """Make one request.
 
         Raises:
-            NotFound, AccessDenied, StorageError: final for this object.
+            NotFound, AccessDenied, Archived, StorageError: final for this object.
             KeysRefused: the storage does not know the keys, or there are none.
             OSError: trouble that may pass.
             NotImplementedError: obstore can neither name nor measure it.
@@ -154,6 +157,8 @@ class Bucket:
         # Lines after the first say when it was, and would make equal rows differ.
         said = [part.strip().split("\n")[0] for part in (code, *list(body.values())[1:]) if part]
         words = f"the storage answers {status} {': '.join(said) or answer[2]}".rstrip()
+        if code in _ARCHIVED:
+            return Archived(f"{words} (restore it, then use --retry-failed)")
         if status in (404, 410):
             return NotFound(f"there is no {uri}: {words}")
         refused = status in (401, 403) or code in _NOT_PUBLIC

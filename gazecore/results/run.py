@@ -18,7 +18,8 @@ from gazecore.shards.directory import (
     refuse_others,
     require_shard_size,
 )
-from gazecore.storage import TEMPORARY_SUFFIX, Location
+from gazecore.storage import Location
+from gazecore.temporaries import TEMPORARY_SUFFIX
 
 MAX_SHARD_SIZE = 65_536
 """A shard is held in memory: 2.6 KB an image, at a density factor of 1 20 KB."""

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+from gazecore.courtesy import WebOptions, parse_headers
 from gazecore.errors import InputError
 from gazecore.geometry import DisplaySize
 from gazecore.images.formats import Limits
@@ -88,13 +89,28 @@ class ScoringOptions:
     """Images that the storage does not answer for, while it does for most others of their shard,
     become failed rows (storage_error) on the shard's third try. By default the shard is left for
     the next run."""
+    header: tuple[str, ...] = field(default=(), repr=False)
+    """A header of requests to the web, `Name: value`, once for each; `HOST Name: value` is for that
+    host alone, which is safer where a list by others names many; `@FILE` has one on each line, and
+    keeps values off the command line. Values are secrets: they are kept nowhere, and a redirect to
+    another host does not take them along, except `User-Agent: who you are`. A run that goes on
+    needs them again."""
+    rate_per_host: float | None = None
+    """Requests per second to one web server, of each actor: with 8 actors, 8 times as many. A run
+    that goes on needs it again. By default as many as come; a server's Retry-After is heeded in any
+    case."""
 
     def kept(self) -> tuple[str, ...]:
         """The names in `keep`."""
         return tuple(name.strip() for names in self.keep for name in names.split(",") if name)
 
     def __post_init__(self) -> None:
+        self.web()
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be positive, not {self.limit}")
         if self.only is not None and (self.rescan or self.retry_failed or self.limit is not None):
             raise InputError("--only goes without --rescan, --retry-failed and --limit")
+
+    def web(self) -> WebOptions:
+        """How the web is asked. Raises InputError."""
+        return WebOptions(parse_headers(self.header), self.rate_per_host)

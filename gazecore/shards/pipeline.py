@@ -19,6 +19,7 @@ import pyarrow as pa
 from gazecore.cores import cores
 from gazecore.errors import (
     AccessDenied,
+    Archived,
     Crashed,
     ImageError,
     KeysRefused,
@@ -224,7 +225,7 @@ class Pipeline(Generic[Computed]):
             with self.clock.phase("fetch"):
                 try:
                     data = fetch()
-                except (NotFound, AccessDenied, StorageError):
+                except (NotFound, AccessDenied, Archived, StorageError):
                     answers.append(row)
                     raise
             answers.append(row)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from gazecore.courtesy import WebOptions
 from gazecore.errors import Gone, ImageError, one_line
 from gazecore.geometry import DisplaySize
 from gazecore.images.decode import NetworkInput
@@ -32,6 +33,7 @@ class ReadingConfig:
         fail_unanswered: on a shard's last try, single images that the storage does not answer for
             become failed rows, so that they do not keep the others of their shard back for good.
             Without it no trouble of the storage becomes a failed image.
+        web: how the web is asked.
     """
 
     display_size: DisplaySize = "1024"
@@ -40,6 +42,7 @@ class ReadingConfig:
     decoders: int = 0
     decode: Literal["cpu", "gpu"] = "cpu"
     fail_unanswered: bool = False
+    web: WebOptions = field(default_factory=WebOptions)
 
 
 class Stage(Protocol[Computed]):

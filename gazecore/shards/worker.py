@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from gazecore import courtesy
 from gazecore.errors import Gone
 from gazecore.shards.pipeline import Pipeline
 from gazecore.shards.plan import Shard
@@ -27,6 +28,7 @@ class Worker:
         self, config: StageConfig, threads: int | None = None, gpu: bool | None = None
     ) -> None:
         """Load the network; `threads` and `gpu` as `StageConfig.build` takes them."""
+        courtesy.use(config.reading.web)
         self._stage = config.build(threads, gpu)
         if gpu is None:
             import torch  # which the network has loaded

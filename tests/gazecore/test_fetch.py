@@ -24,6 +24,7 @@ from yarl import URL
 import gazecore.images.fetch
 from gazecore.errors import (
     AccessDenied,
+    Archived,
     ImageError,
     KeysRefused,
     NotFound,
@@ -254,8 +255,7 @@ def s3_error(code: str) -> Exception:
     "code",
     [
         "SlowDown", "InternalError", "RequestTimeout", "ExpiredToken", "InvalidToken",
-        "TokenRefreshRequired", "RequestTimeTooSkewed", "AuthorizationHeaderMalformed",
-        "NoCodeThatIsKnown",
+        "TokenRefreshRequired", "RequestTimeTooSkewed", "NoCodeThatIsKnown",
     ],
 )  # fmt: skip
 def test_what_s3_says_of_itself_or_of_keys_is_no_word_on_the_image(
@@ -268,7 +268,13 @@ def test_what_s3_says_of_itself_or_of_keys_is_no_word_on_the_image(
         fetch("moody://bucket/a.jpg", 6, Limits())
 
 
-@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed",
+        "PermanentRedirect", "IllegalLocationConstraintException",
+    ],
+)  # fmt: skip
 def test_keys_that_the_storage_does_not_know_are_not_waited_out(
     moody: type[Moody], code: str
 ) -> None:
@@ -282,7 +288,7 @@ def test_keys_that_the_storage_does_not_know_are_not_waited_out(
     ("code", "kind"),
     [
         ("NoSuchKey", NotFound), ("AccessDenied", AccessDenied),
-        ("InvalidObjectState", AccessDenied), ("KeyTooLongError", StorageError),
+        ("InvalidObjectState", Archived), ("KeyTooLongError", StorageError),
     ],
 )  # fmt: skip
 def test_what_s3_says_of_an_object_is_final(

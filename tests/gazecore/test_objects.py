@@ -28,6 +28,7 @@ from fsspec.registry import _registry
 import gazecore.images.fetch
 from gazecore.errors import (
     AccessDenied,
+    Archived,
     KeysRefused,
     NotFound,
     StorageError,
@@ -159,7 +160,7 @@ def test_what_is_empty_or_too_large_or_gone(server: ObjectServer) -> None:
     [
         ((403, "AccessDenied", "no"), AccessDenied),
         ((400, "InvalidArgument", "no"), StorageError),
-        ((409, "BlobArchived", "no"), StorageError),
+        ((409, "BlobArchived", "no"), Archived),
         ((410, "Gone", "no"), NotFound),
     ],
 )

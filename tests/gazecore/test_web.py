@@ -122,7 +122,7 @@ def test_redirects_that_lead_nowhere_are_final(pages: tuple[str, str], path: str
 def test_a_page_and_a_host_that_do_not_exist_are_said_in_a_sentence(
     pages: tuple[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(NotFound, match="there is no such page"):
+    with pytest.raises(NotFound, match="there is no such page: the server answers 404"):
         read(f"{pages[0]}/missing.jpg")
     with pytest.raises(NotFound, match=r"there is no host no-such-host\.invalid"):
         read("https://no-such-host.invalid/a.jpg")

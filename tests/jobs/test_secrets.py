@@ -35,11 +35,13 @@ def test_no_secret_is_printed_logged_or_stored(
         f"s3://open/a.jpg\ns3://open/missing.jpg\n{web}/a.jpg?{signed}\n{web}/gone.jpg?{signed}\n"
         f"http://169.254.169.254/role?{signed}\n"
     )
+    (tmp_path / "headers").write_text("Authorization: Bearer planted-bearer\n")
     token = secrets.token_hex(32)
     folder = tempfile.mkdtemp(prefix="gz-")  # Ray's sockets need a short path
     try:
         result = gazecore_command(
             "score", "list.txt", "--out", "run", "--model", tiny_file, "--actors", "1",
+            "--header", "@headers", "--header", "127.0.0.1 X-Other: planted-other",
             env={"AWS_SESSION_TOKEN": "planted-session", "RAY_AUTH_TOKEN": token,
                  "RAY_AUTH_MODE": "token", "RAY_TMPDIR": folder},
         )  # fmt: skip
