@@ -269,9 +269,9 @@ def test_a_host_is_asked_at_its_rate(site: WebServer, path: str) -> None:
         assert set(pool.map(read, [f"{site.url}{path}"] * 4)) == {b"pixels"}
     count = 4 if path == "/a.jpg" else 8
     assert len(times) == count
-    assert (count - 1) / 5 - 0.05 <= max(times) - started < count / 5 + 3
-    gaps = [b - a for a, b in zip(sorted(times), sorted(times)[1:], strict=False)]
-    assert min(gaps) > 0.05
+    assert max(times) - started < count / 5 + 10
+    for number, when in enumerate(sorted(times)):
+        assert when - started > number / 5 - 0.05
 
 
 def test_hosts_have_their_turns_apart(site: WebServer, other: WebServer) -> None:
