@@ -151,9 +151,10 @@ def _distributions(run: Run, bins_for: Any) -> dict[str, Distribution]:
     }  # fmt: skip
     if not known:
         return {}
-    asked = ", ".join(
-        f"histogram(least(floor(({_finite(name)} - {float(e[0])!r}) / {float(e[1] - e[0])!r}), "
-        f"{len(e) - 2})::INTEGER) AS {name}"
+    asked = ", ".join(  # `least` takes null for nothing to compare: it stays outside
+        f"histogram(CASE WHEN {_finite(name)} IS NOT NULL THEN least(floor(({name}::DOUBLE - "
+        f"{float(e[0])!r}::DOUBLE) / {float(e[1] - e[0])!r}::DOUBLE), {len(e) - 2})::INTEGER END) "
+        f"AS {name}"
         for name, e in edges.items()
     )
     [binned] = query(run, f"SELECT {asked} FROM scores").to_pylist()

@@ -148,6 +148,7 @@ for (const name of ["search", "from", "to"]) {
 for (const name of ["order", "which"]) field(name).addEventListener("change", search);
 field("by").addEventListener("change", () => {
   for (const name of ["from", "to"]) field(name).value = "";
+  field("order").value = field("by").value ? "down" : "up";
   search();
 });
 more.addEventListener("click", () => {
