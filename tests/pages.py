@@ -12,9 +12,9 @@ from gazecore.images.formats import Limits
 from gazecore.images.listing import listing_of
 from gazecore.results.run import ModelNote, Run, RunSettings, begin_run, open_run
 from gazecore.results.write import commit_shard
-from gazecore.shards.stage import failed_row
 from gazecore.shards.plan import shards
 from gazecore.shards.planning import update_plan
+from gazecore.shards.stage import failed_row
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.scoring import rows_of

@@ -1,5 +1,5 @@
-"""The pages in a real browser, from the disk: at three widths, in light and dark, by keyboard, and as
-axe sees them."""
+"""The pages in a real browser, from the disk: at three widths, in light and dark, by keyboard, and
+as axe sees them."""
 
 import shutil
 import time
@@ -22,7 +22,9 @@ from gazecore.view.run import EMBEDDED, write_report
 from tests.gazecore import test_comparison, test_evaluation
 from tests.pages import HOSTILE, page_run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
 
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium"),
@@ -40,7 +42,8 @@ CUT = """() => [...document.querySelectorAll("body *")].filter((one) => {
   const box = one.getBoundingClientRect();
   if (!box.width) return false;
   const hides = getComputedStyle(one).overflowX !== "visible";
-  return box.left < -1 || box.right > innerWidth + 1 || (hides && one.scrollWidth > one.clientWidth + 1);
+  const isCut = hides && one.scrollWidth > one.clientWidth + 1;
+  return isCut || box.left < -1 || box.right > innerWidth + 1;
 }).map((one) => one.outerHTML.slice(0, 200))"""
 """What reaches beyond the window, or hides a part of itself."""
 

@@ -135,9 +135,7 @@ def test_a_large_run_is_sampled_by_its_seed(run: Run) -> None:
     assert found.distributions["area_50"].count == 28
     extreme = {i for ids in found.extremes for i in ids}
     assert len(extreme) <= len(found.rows) <= 8 + len(extreme)
-    assert {row["image_id"] for row in found.rows} >= {*extreme, *found.sample, *FAILING[:1]} - {
-        name for name in FAILING
-    }
+    assert {row["image_id"] for row in found.rows} >= {*extreme, *found.sample}
     assert any(row["status"] == "failed" for row in found.rows)
     assert len(found.sample) == 3
     assert overview(run, few, bins_for).sample == found.sample
@@ -232,7 +230,7 @@ def test_times_are_added_up_and_shown(run: Run, tmp_path: Path) -> None:
     assert read_times(run) is None
     add_times(run, Times())
     assert not (tmp_path / "run" / NAME).exists()
-    once = Times({phase: 2.0 for phase in PHASES}, 4.0, {phase: 4.0 for phase in PHASES}, 10)
+    once = Times(dict.fromkeys(PHASES, 2.0), 4.0, dict.fromkeys(PHASES, 4.0), 10)
     for _ in range(2):
         add_times(run, once)
     assert read_times(run) == once + once
