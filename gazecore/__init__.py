@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gazecore.corpus.schema import Corpus, load_corpus
     from gazecore.density.peaks import Peak
     from gazecore.errors import GazecoreError
-    from gazecore.face import compare, crop, evaluate, measure_regions, open_run, score
+    from gazecore.face import compare, crop, evaluate, measure_regions, open_run, report, score
     from gazecore.predictor import Density, Model, load, predict
     from gazecore.results.reader import Results
 
@@ -24,7 +24,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Corpus", "Density", "GazecoreError", "Model", "Peak", "Results", "__version__", "compare",
-    "crop", "evaluate", "load", "load_corpus", "measure_regions", "open_run", "predict", "score",
+    "crop", "evaluate", "load", "load_corpus", "measure_regions", "open_run", "predict", "report",
+    "score",
 ]  # fmt: skip
 
 _ROOMS = {
@@ -34,7 +35,8 @@ _ROOMS = {
     "Peak": "gazecore.density.peaks",
     "Results": "gazecore.results.reader",
     **dict.fromkeys(
-        ["compare", "crop", "evaluate", "measure_regions", "open_run", "score"], "gazecore.face"
+        ["compare", "crop", "evaluate", "measure_regions", "open_run", "report", "score"],
+        "gazecore.face",
     ),
 }
 

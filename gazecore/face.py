@@ -25,6 +25,7 @@ from gazecore.model.spec import DEFAULT
 from gazecore.predictor import Model
 from gazecore.regions.files import open_regions
 from gazecore.regions.measure import FIXATIONS, Measured, measure_run
+from gazecore.results.overview import Shown
 from gazecore.results.reader import Results, open_results
 from gazecore.results.run import ModelNote, RunSettings, begin_run
 from gazecore.results.settings import ScoringOptions
@@ -34,6 +35,7 @@ from gazecore.shards.planning import update_plan
 from gazecore.shards.stage import ReadingConfig
 from gazecore.shards.tally import Tally
 from gazecore.storage import Location
+from gazecore.view.run import Reported, write_report
 
 
 def score(
@@ -205,6 +207,33 @@ def compare(
     table = None if match is None else Location(str(match))
     config = EvaluationConfig(metrics, sigma)
     return compare_runs(first.run, second.run, Location(str(out)), table, corpus, config)
+
+
+def report(
+    run: Results,
+    out: str | Path,
+    *,
+    images: int = Shown.images,
+    seed: int = Shown.seed,
+    densities_only: bool = False,
+) -> Reported:
+    """A page to look at a run: what `gazecore report` does.
+
+    Args:
+        run: from `score` or `open_run`.
+        out: the folder for the page and its pictures, see docs/pages.md.
+        images: on the page at most; of a larger run the extremes, failed ones and a random sample.
+        seed: of that.
+        densities_only: read no image again.
+
+    Returns:
+        Where the `page` is, how many `images` are on it, and how many of them were `unread`.
+
+    Raises:
+        InputError: nothing is scored, or a file of others would be written over.
+    """
+    shown = Shown(images=images, seed=seed)
+    return write_report(run.run, Location(str(out)), shown, densities_only=densities_only)
 
 
 @dataclass(frozen=True)

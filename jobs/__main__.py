@@ -10,6 +10,7 @@ COMMANDS = {
     "predict": "a few images, no cluster: overlays and numbers",
     "status": "how far a run is",
     "verify": "check that a run holds what it promises",
+    "report": "a page to look at a run: what failed, distributions, extremes, every image",
     "query": "SQL over a run",
     "compact": "a run's rows as a few large files, for fast answers",
     "evaluate": "judge a model, or a run, by recorded fixations",

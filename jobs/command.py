@@ -1,5 +1,6 @@
 """What every command shares: parsing, and how it ends."""
 
+import shlex
 import signal
 import sys
 import threading
@@ -50,6 +51,11 @@ def _sigterm_interrupts() -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def typed(name: str, argv: Sequence[str] | None) -> str:
+    """What people typed for a command to be run, `argv` as `run_command` takes it."""
+    return shlex.join(["gazecore", name, *(sys.argv[1:] if argv is None else argv)])
 
 
 def run_command(

@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from gazecore.errors import InputError
 from gazecore.evaluation.settings import EvaluationConfig
 from gazecore.wording import counted
-from jobs.command import run_command
+from jobs.command import run_command, typed
 from jobs.console import LOADING, err, progress_bar, show_rows
 
 
@@ -42,10 +42,11 @@ class CompareOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("compare", CompareOptions, compare, argv)
+    command = typed("compare", argv)
+    run_command("compare", CompareOptions, lambda options: compare(options, command), argv)
 
 
-def compare(options: CompareOptions) -> int:
+def compare(options: CompareOptions, command: str) -> int:
     """Compare, write and print."""
     with err.status(LOADING):
         from gazecore.comparison.outputs import compare_runs
@@ -61,6 +62,7 @@ def compare(options: CompareOptions) -> int:
         Location(options.match) if options.match else None,
         load_corpus(options.corpus) if options.corpus else None,
         options.judging,
+        command=command,
         steps=progress_bar,
     )
     summary = found.summary

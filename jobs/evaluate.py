@@ -13,7 +13,7 @@ from gazecore.evaluation.settings import EvaluationConfig, MapsAre
 from gazecore.model.record import TrainingRecord
 from gazecore.model.spec import DEFAULT
 from gazecore.results.settings import ScoringOptions
-from jobs.command import run_command
+from jobs.command import run_command, typed
 from jobs.console import LOADING, err, progress_bar, show_rows
 from jobs.tables import show_averages
 
@@ -70,10 +70,11 @@ class EvaluateOptions:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("evaluate", EvaluateOptions, evaluate, argv)
+    command = typed("evaluate", argv)
+    run_command("evaluate", EvaluateOptions, lambda options: evaluate(options, command), argv)
 
 
-def evaluate(options: EvaluateOptions) -> int:
+def evaluate(options: EvaluateOptions, command: str) -> int:
     """Score what is not scored, judge, write and print."""
     with err.status(LOADING):
         from cluster.logs import configure_logging
@@ -106,12 +107,12 @@ def evaluate(options: EvaluateOptions) -> int:
     else:
         run = options.run or _score(options, image_list(corpus, chosen))
         densities = Densities(corpus, chosen, run, options.baseline)
-        name = "the model" if bundle is None else (options.model or "the default model")
+        name = options.model or ("the default model" if bundle else densities.model_name)
     asked = {"images": options.images, "limit": options.limit}
     about = describe(corpus, densities, name, bundle, left_out, options.baseline, asked)
     with progress_bar("judging", len(densities.images)) as on_image:
         found = evaluate_densities(corpus, densities, options.judging, about, on_image)
-    write_evaluation(Location(options.out), found, corpus, densities)
+    write_evaluation(Location(options.out), found, corpus, densities, command)
     show_averages(found.summary, f"{Location(options.out).uri}/report.html")
     return 0
 

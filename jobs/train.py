@@ -1,7 +1,5 @@
 """Train a readout on features."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -11,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from cluster.layout import WorkersConfig
 from gazecore.model.record import reached
 from gazecore.training.recipes import Course, SplitConfig
-from jobs.command import keeping, run_command
+from jobs.command import keeping, run_command, typed
 from jobs.console import LOADING, err, progress_bar, show_rows
 
 
@@ -40,8 +38,7 @@ class TrainOptions(Course):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    command = shlex.join(["gazecore", "train", *arguments])
+    command = typed("train", argv)
     run_command("train", TrainOptions, lambda options: train(options, command), argv)
 
 

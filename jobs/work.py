@@ -105,6 +105,7 @@ def score_images(
     """
     from cluster.progress import summary_rows
     from gazecore.results.status import count_failed
+    from gazecore.results.times import add_times
 
     tally, again = Tally(), scoring.again
     if scoring.to_do:
@@ -119,6 +120,7 @@ def score_images(
             again=scoring.parts_again(),
             taken_up=again.total(),
         )
+        add_times(scoring.run, tally.times)
     if not tally.failed_shards:
         scoring.end()
     before = count_failed(scoring.run, scoring.before) if not again.total() else 0

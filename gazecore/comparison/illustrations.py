@@ -1,41 +1,30 @@
 """The pairs that differ most, drawn side by side."""
 
-import io
-
-from PIL import Image
-
 from gazecore.comparison.measure import Different
 from gazecore.comparison.pairs import Scored
-from gazecore.errors import ImageError, StorageUnavailable
-from gazecore.images.decode import decode
-from gazecore.images.read import read
+from gazecore.density.peaks import Peak
 from gazecore.view.comparison import PairIllustration
-from gazecore.view.overlay import draw_overlay
+from gazecore.view.layers import Layers, image_of, layers_of
 
-_PICTURE_SIDE = 480
+_PICTURE_SIDE = 900
 
 
 def illustrate(most: list[Different]) -> list[PairIllustration]:
-    """Each pair with both overlays; an image that cannot be read again has none."""
+    """Each pair as both runs have it; of an image that cannot be read again, the densities."""
     return [
         PairIllustration(
             d.first.density.image_id,
             d.second.density.image_id,
             d.js_bits,
-            _picture(d.first),
-            _picture(d.second),
+            _layers(d.first),
+            _layers(d.second),
         )
         for d in most
     ]
 
 
-def _picture(scored: Scored) -> bytes | None:
-    """The image with its density over it, a JPEG."""
-    try:
-        image = decode(read(scored.scores["uri"]))
-    except (ImageError, StorageUnavailable):
-        return None
-    drawn, small = io.BytesIO(), io.BytesIO()
-    draw_overlay(image, scored.density.grid, drawn, longer_side=_PICTURE_SIDE, legend=False)
-    Image.open(drawn).convert("RGB").save(small, "JPEG", quality=85)
-    return small.getvalue()
+def _layers(scored: Scored) -> Layers:
+    density = scored.density
+    image = image_of(scored.scores["uri"], _PICTURE_SIDE)
+    peaks = [Peak(**peak) for peak in scored.scores.get("peaks") or ()]
+    return layers_of(density.grid, density.height, density.width, image, peaks=peaks)

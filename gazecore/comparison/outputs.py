@@ -57,6 +57,7 @@ def compare_runs(
     corpus: Corpus | None = None,
     config: EvaluationConfig = EvaluationConfig(),
     *,
+    command: str = "",
     steps: Steps = uncounted,
 ) -> Comparison:
     """Compare the densities of two runs, and write the folder.
@@ -67,6 +68,7 @@ def compare_runs(
         match: a table of pairs, see `pairs.pair`; None: by image_id.
         corpus: fixations on the images, by which both are judged.
         config: how.
+        command: that the page names.
         steps: how somebody is told.
 
     Raises:
@@ -112,7 +114,7 @@ def compare_runs(
         "not_judged": judged.left_out if judged else {},
         "metrics": metrics,
     }
-    page = render_comparison(summary, found.js_bits, illustrate(found.most))
+    page = render_comparison(summary, found.js_bits, illustrate(found.most), command)
     (out / "report.html").publish(page.encode())
     (out / "summary.json").publish((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     return Comparison(out, summary)
@@ -123,6 +125,7 @@ def _about(run: Run) -> dict[str, str]:
     return {
         "run": run.location.uri,
         "model": name,
+        "trained_on": run.model.trained_on,
         "fingerprint": run.settings.model,
         "display_size": str(run.settings.display_size),
     }

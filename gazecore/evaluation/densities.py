@@ -36,6 +36,7 @@ class Densities:
         left_out: how many cannot, by reason.
         run: URI of the run.
         model: fingerprint of the run's model.
+        model_name, trained_on: what the run calls it, and says that it was trained on.
     """
 
     def __init__(self, corpus: Corpus, chosen: list[str], run: str, baseline: str) -> None:
@@ -52,6 +53,8 @@ class Densities:
         """
         results = open_results(run)
         self.run, self.model = results.run.location.uri, results.run.settings.model
+        note = results.run.model
+        self.model_name, self.trained_on = note.name or "the model", note.trained_on
         self._model = DensityLookup(results)
         self._baseline: DensityLookup | np.ndarray | None = None
         sizes = {r["image_id"]: (r["height"], r["width"]) for r in corpus.images.to_pylist()}

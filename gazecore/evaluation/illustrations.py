@@ -1,26 +1,19 @@
 """The best and the worst predicted images, drawn with their fixations."""
 
-import io
-
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from gazecore.corpus.schema import Corpus
-from gazecore.errors import ImageError, StorageUnavailable
 from gazecore.evaluation.densities import Densities
 from gazecore.evaluation.maps import Maps
-from gazecore.images.decode import decode
-from gazecore.images.formats import Limits
-from gazecore.images.read import read
-from gazecore.view.overlay import draw_overlay
+from gazecore.view.layers import image_of, layers_of
 from gazecore.view.report import METRIC_TITLES, Illustration
 from gazecore.wording import counted
 
 SHOWN = 8
 """Illustrations of each kind."""
 
-_PICTURE_SIDE = 480
+_PICTURE_SIDE = 900
 
 
 def best_and_worst(
@@ -40,25 +33,20 @@ def best_and_worst(
     order = np.argsort(values if metric == "kldiv" else -values, kind="stable")
     order = order[~np.isnan(values[order])].tolist()
     best, worst = order[: min(SHOWN, (len(order) + 1) // 2)], order[::-1][: len(order) // 2]
-    uris = dict(zip(corpus.image_ids, corpus.images["uri"].to_pylist(), strict=True))
+    images_of = corpus.images
+    uris = dict(zip(corpus.image_ids, images_of["uri"].to_pylist(), strict=True))
     points = corpus.points()
+
+    heights, widths = (images_of[name].to_pylist() for name in ("height", "width"))
+    sizes = dict(zip(corpus.image_ids, zip(heights, widths, strict=True), strict=True))
 
     def example(row: int) -> Illustration:
         image_id = images["image_id"][row].as_py()
         seen = counted(len(points[image_id]), "fixations")
         caption = f"{METRIC_TITLES[metric][0]} {values[row]:.2f}, {seen}"
+        image = image_of(uris[image_id], _PICTURE_SIDE)
         density = densities.of_model(image_id)
-        return Illustration(image_id, caption, _picture(uris[image_id], density, points[image_id]))
+        layers = layers_of(density, *sizes[image_id], image, points[image_id])
+        return Illustration(image_id, caption, layers)
 
     return [example(row) for row in best], [example(row) for row in worst[:SHOWN]]
-
-
-def _picture(uri: str, log_density: np.ndarray, points: np.ndarray) -> bytes | None:
-    try:
-        image = decode(read(uri), Limits())
-    except (ImageError, StorageUnavailable):
-        return None
-    drawn, small = io.BytesIO(), io.BytesIO()
-    draw_overlay(image, log_density, drawn, points, _PICTURE_SIDE, legend=False)
-    Image.open(drawn).convert("RGB").save(small, "JPEG", quality=85)
-    return small.getvalue()

@@ -60,11 +60,12 @@ class Maps:
         images: those that are judged.
         left_out: empty: where a map is missing, nothing is judged.
         run: None.
+        trained_on: nothing is known.
         model: what the maps are, for the summary.
         source, values: see `__init__`.
     """
 
-    run = None
+    run, trained_on = None, ""
 
     def __init__(
         self,

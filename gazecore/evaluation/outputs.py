@@ -114,6 +114,7 @@ def describe(
             "name": name,
             "fingerprint": densities.model,
             "training": None if bundle is None else _trained(training),
+            "trained_on": training.trained_on() if bundle else densities.trained_on,
         },
         "run": densities.run,
         **({"maps_are": densities.values} if isinstance(densities, Maps) else {}),
@@ -128,8 +129,9 @@ def _trained(training: TrainingRecord) -> dict[str, Any]:
     """What a page says of a training: the last stage, and all of them."""
     wanted = ("corpus", "images", "fixations")
     found = [{key: getattr(stage, key) for key in wanted} for stage in training.stages()]
-    named = [stage for stage in found if None not in stage.values()]
-    return {**named[-1], "stages": named} if named else {}
+    counted = [stage for stage in found if None not in stage.values()]
+    named = [stage for stage in found if stage["corpus"]]
+    return {**counted[-1], "stages": named} if counted else {}
 
 
 def judged_bundle(model: str | None, run: str | None) -> ModelBundle | None:
@@ -161,9 +163,14 @@ def refuse_foreign(out: str, sources: Iterable[str | None]) -> None:
 
 
 def write_evaluation(
-    out: Location, evaluation: Evaluation, corpus: Corpus, densities: Densities | Maps
+    out: Location,
+    evaluation: Evaluation,
+    corpus: Corpus,
+    densities: Densities | Maps,
+    command: str = "",
 ) -> None:
-    """Write the four files; summary.json, which says that it is complete, comes last."""
+    """Write the four files; summary.json, which says that it is complete, comes last. The page
+    names the command."""
     (out / "summary.json").remove()  # until all files are of this evaluation
     gains = {
         title: evaluation.images[column].drop_null().to_numpy()
@@ -175,7 +182,7 @@ def write_evaluation(
     }
     best, worst = best_and_worst(evaluation.images, corpus, densities)
     page = render_report(
-        evaluation.summary, {k: v for k, v in gains.items() if len(v)}, best, worst
+        evaluation.summary, {k: v for k, v in gains.items() if len(v)}, best, worst, command
     )
     (out / "report.html").publish(page.encode())
     for name, table in (("images", evaluation.images), ("fixations", evaluation.fixations)):

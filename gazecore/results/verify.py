@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from gazecore.density.codec import decode
 from gazecore.errors import InputError, one_line
+from gazecore.results import noticed, times
 from gazecore.results.compacted import (
     COMPACTED,
     TABLES,
@@ -24,7 +25,6 @@ from gazecore.results.compacted import (
 )
 from gazecore.results.database import database, parquet, said
 from gazecore.results.files import list_files
-from gazecore.results.noticed import NAME
 from gazecore.results.run import Run
 from gazecore.results.schema import DENSITIES, SCORES, read_densities
 from gazecore.results.write import read_scores
@@ -307,8 +307,9 @@ def _strays(run: Run, planned: range) -> Iterator[str]:
     for name in run.plan.names():
         if name not in parts:
             yield f"plan/{name} does not belong to the run"
+    own = {"run.json", "plan", "scores", "densities", "compacted", noticed.NAME, times.NAME}
     for name in run.location.names():
-        if name not in {"run.json", "plan", "scores", "densities", "compacted", NAME}:
+        if name not in own:
             yield f"{name} does not belong to the run"
     for name in home(run).names():
         if not COMPACTED.fullmatch(name):

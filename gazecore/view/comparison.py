@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gazecore.view.pages import plot, png, render
+from gazecore.view.charts import histogram
+from gazecore.view.layers import Layers
+from gazecore.view.pages import name_of, render
 from gazecore.view.report import METRIC_TITLES
 
 AVERAGE_TITLES = {
@@ -25,18 +27,21 @@ class PairIllustration:
     Attributes:
         image_id, image_id_b: their names.
         js_bits: how much they differ.
-        first, second: the pictures, JPEG, or None where an image could not be read again.
+        first, second: what is seen of both.
     """
 
     image_id: str
     image_id_b: str
     js_bits: float
-    first: bytes | None
-    second: bytes | None
+    first: Layers
+    second: Layers
 
 
 def render_comparison(
-    summary: Mapping[str, Any], js_bits: np.ndarray, most: Sequence[PairIllustration]
+    summary: Mapping[str, Any],
+    js_bits: np.ndarray,
+    most: Sequence[PairIllustration],
+    command: str = "",
 ) -> str:
     """The page as HTML; all text from outside is escaped.
 
@@ -44,20 +49,19 @@ def render_comparison(
         summary: the content of summary.json.
         js_bits: divergence of each pair.
         most: the pairs that differ most.
+        command: that the page names.
     """
+    runs = [summary["comparison"][which]["run"] for which in ("a", "b")]
+    names = [name_of(run) for run in runs]
+    values = {"Jensen-Shannon divergence": js_bits}
     return render(
         "comparison.html",
+        "comparison",
+        command=command,
+        names=names if names[0] != names[1] else runs,
         summary=summary,
         titles=AVERAGE_TITLES,
         metric_titles=METRIC_TITLES,
-        histogram=_histogram(js_bits),
+        histogram=histogram(values, "Jensen-Shannon divergence, bit", least=0.0),
         most=most,
     )
-
-
-def _histogram(js_bits: np.ndarray) -> bytes:
-    figure, axes = plot(2.8)
-    axes.hist(js_bits, bins=40, range=(0, max(float(js_bits.max()), 1e-3)), color="#c2410c")
-    axes.axvline(float(js_bits.mean()), color="black", linewidth=0.8)
-    axes.set_xlabel("Jensen-Shannon divergence, bit (line: mean)")
-    return png(figure)

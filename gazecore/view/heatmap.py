@@ -49,10 +49,8 @@ def draw_heatmap(
     if transparent and format == "jpeg":
         raise ValueError("a JPEG cannot be transparent")
     width, height = picture_size(*image.size, longer_side)
-    value = 1 - _outside(np.exp(to_size(log_density, height, width).astype(np.float64)))
-    colours = _COLOURS(value)
+    colours = coloured(np.exp(to_size(log_density, height, width).astype(np.float64)))
     if transparent:
-        colours[..., 3] = value
         save_picture(Image.fromarray(np.rint(colours * 255).astype(np.uint8)), file, format)
         return
     grey = np.asarray(image.convert("L").resize((width, height)), dtype=np.float64)[..., None] / 255
@@ -61,6 +59,15 @@ def draw_heatmap(
     if legend:
         _draw_legend(canvas)
     save_picture(canvas.image(), file, format)
+
+
+def coloured(density: np.ndarray) -> np.ndarray:
+    """A density (h, w), of any scale, as RGBA (h, w, 4), 0 to 1, opaque at the mode; see
+    `draw_heatmap`."""
+    value = 1 - _outside(density)
+    colours: np.ndarray = _COLOURS(value)
+    colours[..., 3] = value
+    return colours
 
 
 def _outside(density: np.ndarray) -> np.ndarray:

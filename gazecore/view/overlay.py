@@ -59,7 +59,7 @@ def draw_overlay(
     width, height = picture_size(*image.size, longer_side)
     scale = np.array([width, height]) / image.size
     density = np.exp(to_size(log_density, height, width).astype(np.float64))
-    levels = _levels(density)
+    levels = levels_of(density)
     # Full brightness inside the contour of half the fixations, falling to a third far outside.
     brightness = 0.35 + 0.65 * np.clip(density / max(levels[2], 1e-300), 0, 1) ** 0.5
     pixels = np.asarray(image.resize((width, height)), dtype=np.float32) / 255
@@ -117,8 +117,9 @@ def _draw_legend(canvas: Canvas, marks: str) -> None:
     canvas.say(f"Dark: few people look. {marks}")
 
 
-def _levels(density: np.ndarray) -> np.ndarray:
-    """Density on the border of the smallest area that holds each of MASSES."""
+def levels_of(density: np.ndarray) -> np.ndarray:
+    """Of a density (h, w), its value on the border of the smallest area that holds each of
+    MASSES."""
     ordered = np.sort(density, axis=None)[::-1]
     held = np.cumsum(ordered) / ordered.sum()
     return ordered[np.minimum(np.searchsorted(held, MASSES), ordered.size - 1)]

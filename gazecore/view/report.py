@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gazecore.view.pages import plot, png, render
+from gazecore.view.charts import histogram
+from gazecore.view.layers import Layers
+from gazecore.view.pages import render
 
 METRIC_TITLES = {
     "information_gain": ("Information gain", "bit per fixation over the baseline"),
@@ -29,12 +31,12 @@ class Illustration:
     Attributes:
         image_id: its name.
         caption: what is said of it.
-        jpeg: the picture, or None if the image could not be read again.
+        layers: what is seen of it.
     """
 
     image_id: str
     caption: str
-    jpeg: bytes | None
+    layers: Layers
 
 
 def render_report(
@@ -42,6 +44,7 @@ def render_report(
     gains: Mapping[str, np.ndarray],
     best: Sequence[Illustration],
     worst: Sequence[Illustration],
+    command: str = "",
 ) -> str:
     """The page as HTML; all text from outside is escaped.
 
@@ -49,16 +52,20 @@ def render_report(
         summary: the content of summary.json.
         gains: predictor's title to information gain of each image; may be empty.
         best, worst: examples, the most telling first.
+        command: that the page names.
     """
     return render(
         "report.html",
+        "evaluation",
+        command=command,
         summary=summary,
         titles=METRIC_TITLES,
         baseline=BASELINES.get(summary["baseline"], f"the densities of {summary['baseline']}"),
         ceiling=CEILING,
         densities_from=MAPS.get(summary.get("maps_are", ""), ""),
         share_of=share_of(summary) if summary["explained_information_gain"] else "",
-        histogram=_histogram(gains) if gains else None,
+        histogram=histogram(gains, "information gain, bit per fixation"),
+        means={title: float(values.mean()) for title, values in gains.items()},
         groups=[("Best predicted", best), ("Worst predicted", worst)],
     )
 
@@ -93,18 +100,3 @@ def share_of(summary: Mapping[str, Any]) -> str:
     if summary["explained_information_gain"]["mean"] < 0:
         found += "; below 0, because the model predicts worse than these"
     return found
-
-
-def _histogram(gains: Mapping[str, np.ndarray]) -> bytes:
-    figure, axes = plot(3.2)
-    everything = np.concatenate(list(gains.values()))
-    bins = np.linspace(everything.min() - 1e-9, everything.max() + 1e-9, 41).tolist()
-    for (title, values), colour in zip(gains.items(), ("#c2410c", "#64748b"), strict=False):
-        label = f"{title}, mean {values.mean():.2f}"
-        axes.hist(values, bins, histtype="stepfilled", alpha=0.35, color=colour, label=label)
-        axes.hist(values, bins, histtype="step", color=colour)
-        axes.axvline(float(values.mean()), color=colour, linewidth=1.2)
-    axes.axvline(0, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("information gain, bit per fixation")
-    axes.legend(frameon=False)
-    return png(figure)

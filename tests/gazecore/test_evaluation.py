@@ -29,6 +29,7 @@ from gazecore.model.record import TrainingRecord
 from gazecore.results.run import Run, RunSettings, begin_run
 from gazecore.results.write import commit_shard
 from gazecore.storage import Location
+from gazecore.view.layers import layers_of
 from gazecore.view.report import Illustration, render_report
 from tests.conftest import make_photo
 
@@ -202,7 +203,7 @@ def test_some_metrics_alone(tmp_path: Path) -> None:
     write_evaluation(Location(str(tmp_path / "out")), found, corpus, densities)
     page = (tmp_path / "out" / "report.html").read_text()
     worst = found.images.sort_by([("kldiv_model", "descending")])["image_id"][0].as_py()
-    assert html.escape(worst) in page[page.index("Worst predicted") :].split("</figure>")[0]
+    assert html.escape(worst) in page[page.index("Worst predicted") :].split("</li>")[0]
     assert "KLDiv" in page
     assert "Information gain<" not in page
     assert "Information gain is over" not in page
@@ -239,13 +240,17 @@ def test_the_files_hold_what_was_found_and_the_page_escapes(tmp_path: Path) -> N
     assert "<script>" not in page
     assert "images &lt;b&gt;" in page
     assert "photo &lt;0&gt;.png" in page
-    assert "trained on OSIE (600 images, 84,250 fixations), then on MIT1003 (1,003 images" in page
+    stages = "pretrained on OSIE (600 images, 84,250 fixations), then trained on MIT1003 (1,003"
+    assert stages in page
     assert "4 px (--sigma). That is to be one degree of visual angle" in page
     assert "was trained on 3 of these images" in page
     assert "only the first 7 images" in page
     assert page.count("data:image/jpeg;base64,") == 4  # of the five, but the one that is gone
     assert "no ceiling" in page
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("data:image/webp;base64,") == 5
+    assert "The image cannot be read: the density alone" in page
+    assert page.count('<svg class="chart"') == 1
+    assert page.count('<rect class="bar series-0"') < 5  # fewer bins than images
 
 
 def test_a_page_without_examples() -> None:
@@ -256,8 +261,10 @@ def test_a_page_without_examples() -> None:
         "fixations": 2, "metrics": {}, "explained_information_gain": None,
         "settings": {"sigma": 35.0}, "gazecore_version": "1", "gold_standard_images": 0,
     }  # fmt: skip
-    page = render_report(summary, {}, [], [Illustration("a.png", "nothing", None)])
-    assert "the image cannot be read" in page
+    layers = layers_of(np.zeros((4, 6)), 40, 60, None, np.array([[3.0, 4.0]]))
+    page = render_report(summary, {}, [], [Illustration("a.png", "nothing", layers)])
+    assert "The image cannot be read: the density alone" in page
+    assert "What the model was trained on is not known" in page
     assert "there is no gold standard" in page
     assert "Best predicted" not in page
 

@@ -212,6 +212,11 @@ def maps() -> None:
     np.savez("theirs.npz", **dict.fromkeys(names, theirs))
 
 
+def pages() -> None:
+    osie(Path("path/to/osie"), 1001)
+    photos(Path("photos"))
+
+
 def nothing() -> None: ...
 
 
@@ -226,6 +231,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], None], list[str]]] = {
     "inputs": (inputs, ["docs/inputs.md"]),
     "regions, crops": (regions, ["docs/regions.md", "docs/crops.md"]),
     "compare": (compare, ["docs/compare.md"]),
+    "pages": (pages, ["docs/pages.md"]),
     "cluster": (nothing, ["docs/cluster.md"]),
 }
 
