@@ -41,7 +41,7 @@ python -m benchmarks.results --peers peers.json \\
     "MIT1003, each image by the fold that has not seen it=evaluations/mit1003" \\
     "OSIE, images held out from all training=evaluations/osie" \\
     "EyeCrowd, images held out from all training=evaluations/eyecrowd" \\
-    "MIT1003, its first 300 images, the bundle open, which has seen none of it=evaluations/mit1003-open" \\
+    "MIT1003, the first 300 images, the bundle open, which saw none=evaluations/mit1003-open" \\
     "OSIE, images held out from all training, the bundle open=evaluations/osie-open" \\
     > docs/results.md
 ```
