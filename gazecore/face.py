@@ -51,6 +51,7 @@ def score(
     limit: int | None = None,
     retry_failed: bool = False,
     rescan: bool = False,
+    keep: Sequence[str] = (),
     header: Sequence[str] = (),
     rate_per_host: float | None = None,
     executor: local.Executor = local.run,
@@ -67,8 +68,8 @@ def score(
         out: the run directory to write or continue.
         model, centerbias, backbone_weights, display_size: as `load` takes them.
         density_factor: grid cells per stored density cell and direction: 4, 2 or 1.
-        shard_size, limit, retry_failed, rescan, header, rate_per_host: as `ScoringOptions` has
-            them.
+        shard_size, limit, retry_failed, rescan, keep, header, rate_per_host: as `ScoringOptions`
+            has them.
         executor: what computes: this process, without Ray, or `cluster.driver.at(ADDRESS)`.
         report: is called now and then with what was done so far.
 
@@ -86,6 +87,7 @@ def score(
         limit=limit,
         retry_failed=retry_failed,
         rescan=rescan,
+        keep=tuple(keep),
         header=tuple(header),
         rate_per_host=rate_per_host,
     )

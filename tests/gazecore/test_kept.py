@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import gazecore
 from gazecore.errors import InputError, RunMismatch
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.compact import compact
@@ -180,3 +181,9 @@ def test_any_text_is_carried_as_it_is(
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[1]])))
     run = score(tmp_path / "list.jsonl", tmp_path / "run", tiny, options)
     assert kept(run) == [(text, f"[{i}]") for i, text in enumerate(texts)]
+
+
+def test_columns_are_kept_from_python(tmp_path: Path, tiny_file: str) -> None:
+    source = write("list.csv", tmp_path)
+    run = gazecore.score(source, tmp_path / "run", model=tiny_file, keep=["caption", "label"])
+    assert kept(run.run) == KEPT
