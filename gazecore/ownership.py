@@ -1,7 +1,10 @@
 """Whose a file is: what gazecore made it may replace, and nothing else."""
 
+import io
+import zipfile
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -9,7 +12,8 @@ from gazecore.errors import GazecoreError, InputError
 from gazecore.storage import Location
 
 MADE_BY = "gazecore"
-"""What pictures (their text `Software`) and HDF5 files (their attribute `made_by`) say."""
+"""What pictures (their text `Software`), HDF5 files (their attribute `made_by`) and .npz files (an
+array of that name) say."""
 
 SOFTWARE = 0x0131
 """The EXIF tag in which JPEGs and WebPs say it."""
@@ -58,6 +62,16 @@ def is_our_hdf5(location: Location) -> bool:
             return bool(content.attrs.get("made_by") == MADE_BY)
     except OSError:  # it is no HDF5 file
         return False
+
+
+def is_our_npz(location: Location) -> bool:
+    """Whether gazecore wrote an .npz file."""
+    with location.fs.open(location.path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as members, members.open("made_by.npy") as member:
+                return str(np.load(io.BytesIO(member.read(_HEAD)), allow_pickle=False)) == MADE_BY
+        except Exception:  # whatever a file of others holds
+            return False
 
 
 def is_table_of(schema: pa.Schema) -> Callable[[Location], bool]:

@@ -1,7 +1,7 @@
 """Results and corpora as files that other programs read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from gazecore.storage import Location
 
 
+_ONLY = {
+    "map": ("png",),
+    "file": ("overlay", "heatmap"),
+    "size": ("overlay", "heatmap"),
+    "bare": ("overlay", "heatmap"),
+    "transparent": ("overlay", "heatmap"),  # where the first says more
+}
+"""The formats to which an option means something, where that is not all of them."""
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """Write a run's densities, or a corpus, for other programs.
@@ -25,6 +35,7 @@ class ExportOptions:
     --format pysaliency makes OUT one HDF5 file with a full-size log density for each image, for
     pysaliency's HDF5Model and the MIT/Tuebingen benchmark;
     --format png makes OUT a folder with a grey saliency map of the image's size for each image;
+    --format npz makes OUT a folder with a full-size log density for each image, for NumPy;
     --format overlay and heatmap make OUT a folder with a picture to look at of each image, which
     is read again.
     The same command again replaces what it wrote.
@@ -34,9 +45,9 @@ class ExportOptions:
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """The run or the corpus, local or any fsspec URI."""
-    format: Literal["pysaliency", "png", "overlay", "heatmap"]
-    """HDF5 for pysaliency, grey maps, or pictures to look at: the image with contours and peaks, or
-    with colours."""
+    format: Literal["pysaliency", "png", "npz", "overlay", "heatmap"]
+    """HDF5 for pysaliency, grey maps, arrays, or pictures to look at: the image with contours and
+    peaks, or with colours."""
     out: str
     """The file or folder to write, local or any fsspec URI; for a corpus, a local folder."""
     map: Literal["density", "ranks"] = "density"
@@ -57,8 +68,11 @@ class ExportOptions:
     """Export a run that is not finished: the images that are scored so far."""
 
     def __post_init__(self) -> None:
-        if self.map != "density" and self.format != "png":
-            raise InputError(f"--map means nothing to the format {self.format}")
+        for field in fields(self):
+            means_nothing = self.format not in _ONLY.get(field.name, (self.format,))
+            if means_nothing and getattr(self, field.name) != field.default:
+                name = field.name.replace("_", "-")
+                raise InputError(f"--{name} means nothing to the format {self.format}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

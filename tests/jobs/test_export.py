@@ -129,7 +129,7 @@ def test_mistakes_end_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     make_corpus(tmp_path).save(Location("corpus"))
-    model, png = ("--format", "pysaliency", "--out"), ("--format", "png", "--out")
+    model, png, npz = (("--format", name, "--out") for name in ("pysaliency", "png", "npz"))
     for arguments, message in (
         (("photos", *model, "x"), "neither a run"),
         (("nowhere", *png, "x"), "neither a run"),
@@ -137,6 +137,12 @@ def test_mistakes_end_in_one_line(
         (("corpus", *model, "x", "--partial"), "as a whole"),
         (("corpus", *model, "memory://x"), "not local"),
         (("run", *model, "x", "--map", "ranks"), "--map means nothing"),
+        (("run", *npz, "x", "--map", "ranks"), "--map means nothing to the format npz"),
+        (("run", *npz, "x", "--file", "webp"), "--file means nothing to the format npz"),
+        (("run", *png, "x", "--size", "99"), "--size means nothing to the format png"),
+        (("run", *model, "x", "--bare"), "--bare means nothing to the format pysaliency"),
+        (("run", *png, "x", "--transparent"), "--transparent means nothing to the format png"),
+        (("corpus", *npz, "x"), "--format pysaliency"),
         (("run", *model, "photos"), "is a folder"),
         (("run", *model, "run/model.hdf5"), "lies in the run"),
         (("run", *png, "run"), "lies in the run"),
