@@ -12,13 +12,15 @@ from jobs.command import run_command
 from jobs.console import err, out, progress_bar
 
 if TYPE_CHECKING:
+    from gazecore.results.again import Written
     from gazecore.results.reader import Results
     from gazecore.results.status import Status
     from gazecore.storage import Location
 
 
 _ONLY = {
-    "map": ("png",),
+    "map": ("png", "huggingface"),
+    "without_images": ("huggingface",),
     "file": ("overlay", "heatmap"),
     "size": ("overlay", "heatmap"),
     "bare": ("overlay", "heatmap"),
@@ -36,6 +38,8 @@ class ExportOptions:
     pysaliency's HDF5Model and the MIT/Tuebingen benchmark;
     --format png makes OUT a folder with a grey saliency map of the image's size for each image;
     --format npz makes OUT a folder with a full-size log density for each image, for NumPy;
+    --format huggingface makes OUT a folder that `datasets.load_dataset` opens, with the images,
+    which are read again, grey saliency maps and the statistics;
     --format overlay and heatmap make OUT a folder with a picture to look at of each image, which
     is read again.
     The same command again replaces what it wrote.
@@ -45,15 +49,15 @@ class ExportOptions:
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """The run or the corpus, local or any fsspec URI."""
-    format: Literal["pysaliency", "png", "npz", "overlay", "heatmap"]
-    """HDF5 for pysaliency, grey maps, arrays, or pictures to look at: the image with contours and
-    peaks, or with colours."""
+    format: Literal["pysaliency", "png", "npz", "huggingface", "overlay", "heatmap"]
+    """HDF5 for pysaliency, grey maps, arrays, a data set with its card, or pictures to look at:
+    the image with contours and peaks, or with colours."""
     out: str
     """The file or folder to write, local or any fsspec URI; for a corpus, a local folder."""
     map: Literal["density", "ranks"] = "density"
-    """What grey is in a PNG. `density`: proportional to it, 255 at its maximum, as eyes and most
-    metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8 bits keep
-    the order of the pixels, which is all that AUC sees."""
+    """What grey is in a saliency map. `density`: proportional to it, 255 at its maximum, as eyes
+    and most metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8
+    bits keep the order of the pixels, which is all that AUC sees."""
     file: Literal["png", "webp", "jpeg"] = "png"
     """Of overlays and heat maps: what files they are."""
     size: int = 1024
@@ -62,6 +66,8 @@ class ExportOptions:
     """Leave out the legend below each picture, of overlays and heat maps."""
     transparent: bool = False
     """Of heat maps: colours alone, without the image, to be laid over it."""
+    without_images: bool = False
+    """Of data sets: do not read the images again; they are left out."""
     overwrite: bool = False
     """Replace files that are there and that gazecore did not make."""
     partial: bool = False
@@ -104,6 +110,8 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     format = options.format
     if format == "overlay" or format == "heatmap":
         return export_pictures(results, target, format, options)
+    if format == "huggingface":
+        return export_dataset(results, target, options)
     found = export_run(
         results, target, format, options.map,
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
@@ -127,12 +135,27 @@ def export_pictures(
         PictureOptions(options.file, options.size, not options.bare, options.transparent),
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
     )  # fmt: skip
-    for image_id, why in drawn.unread.items():
+    return say_written(drawn, drawn.status.ok - len(drawn.unread), "pictures", target)
+
+
+def export_dataset(results: "Results", target: "Location", options: ExportOptions) -> int:
+    """Write a data set with its card, and report likewise."""
+    from gazecore.results.huggingface import export_dataset
+
+    written = export_dataset(
+        results, target, options.map, images=not options.without_images,
+        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
+    )  # fmt: skip
+    return say_written(written, written.status.ok, "rows", target)
+
+
+def say_written(written: "Written", made: int, things: str, target: "Location") -> int:
+    """Report what was written, and which images could not be read; returns the exit code."""
+    for image_id, why in written.unread.items():
         err.print(f"{printable(image_id)}: {why}", soft_wrap=True)
-    made = drawn.status.ok - len(drawn.unread)
-    out.print(f"{counted(made, 'pictures')} in {target.uri}", soft_wrap=True)
-    say_left_out(drawn.status)
-    return 1 if drawn.unread else 0
+    out.print(f"{counted(made, things)} in {target.uri}", soft_wrap=True)
+    say_left_out(written.status)
+    return 1 if written.unread else 0
 
 
 def say_left_out(found: "Status") -> None:

@@ -194,14 +194,18 @@ def write_maps(
         kind: see `saliency_map`.
     """
     count = 0
-    text = PngInfo()
-    text.add_text("Software", MADE_BY)
     for image_id, log_density in densities:
-        buffer = io.BytesIO()
-        Image.fromarray(saliency_map(log_density, kind)).save(buffer, "PNG", pnginfo=text)
-        (out / names[image_id]).publish(buffer.getvalue())
+        (out / names[image_id]).publish(map_png(log_density, kind))
         count += 1
     return count
+
+
+def map_png(log_density: np.ndarray, kind: MapKind) -> bytes:
+    """A grey 8-bit PNG of `saliency_map`, which gazecore knows as its own."""
+    buffer, text = io.BytesIO(), PngInfo()
+    text.add_text("Software", MADE_BY)
+    Image.fromarray(saliency_map(log_density, kind)).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
 
 
 def write_arrays(

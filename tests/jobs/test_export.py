@@ -6,6 +6,7 @@ from typing import Any
 
 import boto3
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -76,6 +77,24 @@ def test_a_run_as_model_and_as_maps(
     assert gazecore_here("verify", "run").returncode == 0
 
 
+def test_a_run_as_a_data_set(scored: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("run", "--format", "huggingface", "--out", "set")
+    code, out, err = call(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "10 rows in" in out
+    assert "left out: 1 image that failed" in out
+    Path("photos/a/photo-1.jpg").unlink()
+    code, out, err = call(capsys, *arguments)
+    assert code == 1
+    assert "10 rows in" in out
+    assert err.startswith("a/photo-1.jpg: ")
+    assert len(err.splitlines()) == 1
+    assert call(capsys, *arguments, "--without-images", "--map", "ranks")[0] == 0
+    rows = pq.read_table("set/data/train-00000-of-00001.parquet")
+    assert rows.num_rows == 10
+    assert "image" not in rows.column_names
+
+
 def test_a_run_that_is_not_finished_is_exported_on_demand(
     h5py: Any, scored: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +162,7 @@ def test_mistakes_end_in_one_line(
         (("run", *model, "x", "--bare"), "--bare means nothing to the format pysaliency"),
         (("run", *png, "x", "--transparent"), "--transparent means nothing to the format png"),
         (("corpus", *npz, "x"), "--format pysaliency"),
+        (("run", *npz, "x", "--without-images"), "--without-images means nothing"),
         (("run", *model, "photos"), "is a folder"),
         (("run", *model, "run/model.hdf5"), "lies in the run"),
         (("run", *png, "run"), "lies in the run"),
