@@ -14,7 +14,7 @@ from gazecore.errors import GazecoreError, InputError
 from gazecore.storage import Location
 
 MADE_BY = "gazecore"
-"""What pictures (their text `Software`), HDF5 and Parquet files (their attribute `made_by`) and
+"""What pictures (their text `Software`), HDF5, Parquet and JSON files (`made_by` in them) and
 .npz files (an array of that name) say."""
 
 SOFTWARE = 0x0131
@@ -85,6 +85,12 @@ def is_our_text(location: Location) -> bool:
     """Whether a text is `signed`, and nobody changed it since."""
     data = location.read_bytes().decode(errors="replace")
     return data == signed(data.rpartition("\n<!-- ")[0])
+
+
+def is_our_json(location: Location) -> bool:
+    """Whether a JSON file says near its beginning that it was `made_by` gazecore."""
+    with location.fs.open(location.path, "rb") as file:
+        return f'"made_by": "{MADE_BY}"'.encode() in file.read(_HEAD)
 
 
 def is_our_parquet(location: Location) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _ONLY = {
-    "map": ("png", "huggingface"),
+    "map": ("png", "huggingface", "fiftyone"),
     "without_images": ("huggingface",),
     "file": ("overlay", "heatmap"),
     "size": ("overlay", "heatmap"),
@@ -40,6 +40,8 @@ class ExportOptions:
     --format npz makes OUT a folder with a full-size log density for each image, for NumPy;
     --format huggingface makes OUT a folder that `datasets.load_dataset` opens, with the images,
     which are read again, grey saliency maps and the statistics;
+    --format fiftyone makes OUT a folder that FiftyOne opens as a FiftyOneDataset, likewise; local
+    images stay where they are;
     --format overlay and heatmap make OUT a folder with a picture to look at of each image, which
     is read again.
     The same command again replaces what it wrote.
@@ -49,8 +51,8 @@ class ExportOptions:
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """The run or the corpus, local or any fsspec URI."""
-    format: Literal["pysaliency", "png", "npz", "huggingface", "overlay", "heatmap"]
-    """HDF5 for pysaliency, grey maps, arrays, a data set with its card, or pictures to look at:
+    format: Literal["pysaliency", "png", "npz", "huggingface", "fiftyone", "overlay", "heatmap"]
+    """HDF5 for pysaliency, grey maps, arrays, data sets, or pictures to look at:
     the image with contours and peaks, or with colours."""
     out: str
     """The file or folder to write, local or any fsspec URI; for a corpus, a local folder."""
@@ -67,7 +69,7 @@ class ExportOptions:
     transparent: bool = False
     """Of heat maps: colours alone, without the image, to be laid over it."""
     without_images: bool = False
-    """Of data sets: do not read the images again; they are left out."""
+    """Of the format huggingface: do not read the images again; they are left out."""
     overwrite: bool = False
     """Replace files that are there and that gazecore did not make."""
     partial: bool = False
@@ -110,6 +112,8 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     format = options.format
     if format == "overlay" or format == "heatmap":
         return export_pictures(results, target, format, options)
+    if format == "fiftyone":
+        return export_samples(results, target, options)
     if format == "huggingface":
         return export_dataset(results, target, options)
     found = export_run(
@@ -147,6 +151,17 @@ def export_dataset(results: "Results", target: "Location", options: ExportOption
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
     )  # fmt: skip
     return say_written(written, written.status.ok, "rows", target)
+
+
+def export_samples(results: "Results", target: "Location", options: ExportOptions) -> int:
+    """Write FiftyOne's data set, and report likewise."""
+    from gazecore.results.fiftyone import export_samples
+
+    written = export_samples(
+        results, target, options.map,
+        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
+    )  # fmt: skip
+    return say_written(written, written.status.ok - len(written.unread), "samples", target)
 
 
 def say_written(written: "Written", made: int, things: str, target: "Location") -> int:

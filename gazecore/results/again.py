@@ -1,10 +1,11 @@
 """A run's images beside their scores and densities: they are read once more, from their URIs."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gazecore.errors import DecodeError
 from gazecore.images.decode import decode
@@ -16,6 +17,9 @@ from gazecore.results.stream import StoredDensity, densities_in
 from gazecore.shards.directory import shard_name
 from gazecore.shards.tally import OK
 from gazecore.tables import read_table
+
+_FORMATS, _MODES = ("JPEG", "PNG", "WEBP"), ("L", "RGB", "RGBA", "P")
+"""Of files that every Pillow opens and every browser shows."""
 
 Scored = tuple[dict[str, Any], StoredDensity]
 
@@ -68,3 +72,24 @@ def read_again(run: Run, row: Mapping[str, Any]) -> tuple[bytes, Image.Image]:
             f"{row['width']}x{row['height']}"
         )
     return data, image
+
+
+def portable(data: bytes, image: Image.Image) -> bytes:
+    """A file that other programs can show.
+
+    Args:
+        data, image: see `read_again`.
+
+    Returns:
+        The file as it is, a JPEG, PNG or WebP, if Pillow alone shows of it what was scored; else
+        that as PNG.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as plain:
+            if plain.mode in _MODES and ImageOps.exif_transpose(plain).size == image.size:
+                return data
+    except Exception:  # damaged metadata, which our decoder does without
+        pass
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -8,7 +8,6 @@ metadata, as `datasets` writes it, and again in the card.
 """
 
 import functools
-import io
 import itertools
 import json
 import math
@@ -19,12 +18,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
 
 from gazecore.density.resample import to_size
 from gazecore.errors import ImageError, StorageUnavailable, one_line
 from gazecore.ownership import MADE_BY, is_our_parquet, is_our_text, refuse_foreign, signed
-from gazecore.results.again import Scored, Written, read_again, scored_densities
+from gazecore.results.again import Scored, Written, portable, read_again, scored_densities
 from gazecore.results.card import card
 from gazecore.results.export import MapKind, exportable, map_png
 from gazecore.results.reader import Results
@@ -45,9 +43,6 @@ _LEFT_OUT = {"uri", "status", "error", "error_message"}
 _PICTURES = ("image", "saliency")
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _PART = re.compile(r"train-\d{5}-of-\d{5}\.parquet")
-
-_FORMATS, _MODES = ("JPEG", "PNG", "WEBP"), ("L", "RGB", "RGBA", "P")
-"""Of files that every Pillow opens and every browser shows."""
 
 _MAP_BYTES, _IMAGE_BYTES = 0.2, 0.3
 """A pixel, about, where nobody knows."""
@@ -166,23 +161,10 @@ def _row(run: Run, columns: Mapping[str, str], kind: MapKind, images: bool, scor
     row["saliency"] = {"bytes": map_png(full, kind), "path": f"{stem}.png"}
     if images:
         try:
-            row["image"] = {"bytes": _portable(*read_again(run, scores)), "path": stem}
+            row["image"] = {"bytes": portable(*read_again(run, scores)), "path": stem}
         except (ImageError, StorageUnavailable) as error:
             return row | {"image": None}, one_line(error)
     return row, ""
-
-
-def _portable(data: bytes, image: Image.Image) -> bytes:
-    """The file as it is, if Pillow alone shows of it what was scored; else that as PNG."""
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as plain:
-            if plain.mode in _MODES and ImageOps.exif_transpose(plain).size == image.size:
-                return data
-    except Exception:  # damaged metadata, which our decoder does without
-        pass
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _noting(rows: Iterable[Row], unread: dict[str, str]) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ def test_a_run_as_model_and_as_maps(
     assert gazecore_here("verify", "run").returncode == 0
 
 
-def test_a_run_as_a_data_set(scored: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_as_data_sets(scored: Run, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("run", "--format", "huggingface", "--out", "set")
     code, out, err = call(capsys, *arguments)
     assert (code, err) == (0, "")
@@ -90,6 +90,10 @@ def test_a_run_as_a_data_set(scored: Run, capsys: pytest.CaptureFixture[str]) ->
     assert err.startswith("a/photo-1.jpg: ")
     assert len(err.splitlines()) == 1
     assert call(capsys, *arguments, "--without-images", "--map", "ranks")[0] == 0
+    code, out, err = call(capsys, "run", "--format", "fiftyone", "--out", "samples")
+    assert code == 1
+    assert "9 samples in" in out
+    assert err.startswith("a/photo-1.jpg: ")
     rows = pq.read_table("set/data/train-00000-of-00001.parquet")
     assert rows.num_rows == 10
     assert "image" not in rows.column_names
@@ -163,6 +167,7 @@ def test_mistakes_end_in_one_line(
         (("run", *png, "x", "--transparent"), "--transparent means nothing to the format png"),
         (("corpus", *npz, "x"), "--format pysaliency"),
         (("run", *npz, "x", "--without-images"), "--without-images means nothing"),
+        (("run", "--format", "fiftyone", "--out", "x", "--bare"), "--bare means nothing"),
         (("run", *model, "photos"), "is a folder"),
         (("run", *model, "run/model.hdf5"), "lies in the run"),
         (("run", *png, "run"), "lies in the run"),
