@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from PIL import Image
 
 from gazecore.errors import InputError
 from gazecore.model.deepgaze import DeepGaze
+from gazecore.results.again import Written
 from gazecore.results.export import saliency_map
 from gazecore.results.fiftyone import export_samples, field_names
+from gazecore.results.huggingface import export_dataset
 from gazecore.results.reader import Results
 from gazecore.results.run import Run, RunSettings
 from gazecore.storage import Location
@@ -146,3 +149,17 @@ def test_fiftyone_opens_what_the_run_holds(
         )
     finally:
         data.delete()
+
+
+@pytest.mark.parametrize("export", [export_dataset, export_samples])
+def test_data_sets_onto_other_storage_replace_their_own(
+    results: Results, tmp_path: Path, export: Callable[[Results, Location], Written]
+) -> None:
+    there, here = Location(f"memory://{tmp_path.name}"), Location(str(tmp_path / "here"))
+    for out in (there, there, here):
+        assert export(results, out).unread == {}
+    names = [p for p in (tmp_path / "here").rglob("*") if p.is_file()]
+    assert names
+    for path in names:
+        found = there / str(path.relative_to(tmp_path / "here"))
+        assert found.read_bytes() == path.read_bytes()
