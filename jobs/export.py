@@ -1,7 +1,7 @@
 """Results and corpora as files that other programs read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -12,9 +12,21 @@ from jobs.command import run_command
 from jobs.console import err, out, progress_bar
 
 if TYPE_CHECKING:
+    from gazecore.results.again import Written
     from gazecore.results.reader import Results
     from gazecore.results.status import Status
     from gazecore.storage import Location
+
+
+_ONLY = {
+    "map": ("png", "huggingface", "fiftyone"),
+    "without_images": ("huggingface",),
+    "file": ("overlay", "heatmap"),
+    "size": ("overlay", "heatmap"),
+    "bare": ("overlay", "heatmap"),
+    "transparent": ("overlay", "heatmap"),  # where the first says more
+}
+"""The formats to which an option means something, where that is not all of them."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,11 @@ class ExportOptions:
     --format pysaliency makes OUT one HDF5 file with a full-size log density for each image, for
     pysaliency's HDF5Model and the MIT/Tuebingen benchmark;
     --format png makes OUT a folder with a grey saliency map of the image's size for each image;
+    --format npz makes OUT a folder with a full-size log density for each image, for NumPy;
+    --format huggingface makes OUT a folder that `datasets.load_dataset` opens, with the images,
+    which are read again, grey saliency maps and the statistics;
+    --format fiftyone makes OUT a folder that FiftyOne opens as a FiftyOneDataset, likewise; local
+    images stay where they are;
     --format overlay and heatmap make OUT a folder with a picture to look at of each image, which
     is read again.
     The same command again replaces what it wrote.
@@ -34,15 +51,15 @@ class ExportOptions:
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     """The run or the corpus, local or any fsspec URI."""
-    format: Literal["pysaliency", "png", "overlay", "heatmap"]
-    """HDF5 for pysaliency, grey maps, or pictures to look at: the image with contours and peaks, or
-    with colours."""
+    format: Literal["pysaliency", "png", "npz", "huggingface", "fiftyone", "overlay", "heatmap"]
+    """HDF5 for pysaliency, grey maps, arrays, data sets, or pictures to look at:
+    the image with contours and peaks, or with colours."""
     out: str
     """The file or folder to write, local or any fsspec URI; for a corpus, a local folder."""
     map: Literal["density", "ranks"] = "density"
-    """What grey is in a PNG. `density`: proportional to it, 255 at its maximum, as eyes and most
-    metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8 bits keep
-    the order of the pixels, which is all that AUC sees."""
+    """What grey is in a saliency map. `density`: proportional to it, 255 at its maximum, as eyes
+    and most metrics expect, but much of the image is 0. `ranks`: histogram-equalised, so that 8
+    bits keep the order of the pixels, which is all that AUC sees."""
     file: Literal["png", "webp", "jpeg"] = "png"
     """Of overlays and heat maps: what files they are."""
     size: int = 1024
@@ -51,14 +68,19 @@ class ExportOptions:
     """Leave out the legend below each picture, of overlays and heat maps."""
     transparent: bool = False
     """Of heat maps: colours alone, without the image, to be laid over it."""
+    without_images: bool = False
+    """Of the format huggingface: do not read the images again; they are left out."""
     overwrite: bool = False
     """Replace files that are there and that gazecore did not make."""
     partial: bool = False
     """Export a run that is not finished: the images that are scored so far."""
 
     def __post_init__(self) -> None:
-        if self.map != "density" and self.format != "png":
-            raise InputError(f"--map means nothing to the format {self.format}")
+        for field in fields(self):
+            means_nothing = self.format not in _ONLY.get(field.name, (self.format,))
+            if means_nothing and getattr(self, field.name) != field.default:
+                name = field.name.replace("_", "-")
+                raise InputError(f"--{name} means nothing to the format {self.format}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,6 +112,10 @@ def export_run(source: "Location", target: "Location", options: ExportOptions) -
     format = options.format
     if format == "overlay" or format == "heatmap":
         return export_pictures(results, target, format, options)
+    if format == "fiftyone":
+        return export_samples(results, target, options)
+    if format == "huggingface":
+        return export_dataset(results, target, options)
     found = export_run(
         results, target, format, options.map,
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
@@ -113,12 +139,38 @@ def export_pictures(
         PictureOptions(options.file, options.size, not options.bare, options.transparent),
         overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
     )  # fmt: skip
-    for image_id, why in drawn.unread.items():
+    return say_written(drawn, drawn.status.ok - len(drawn.unread), "pictures", target)
+
+
+def export_dataset(results: "Results", target: "Location", options: ExportOptions) -> int:
+    """Write a data set with its card, and report likewise."""
+    from gazecore.results.huggingface import export_dataset
+
+    written = export_dataset(
+        results, target, options.map, images=not options.without_images,
+        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
+    )  # fmt: skip
+    return say_written(written, written.status.ok, "rows", target)
+
+
+def export_samples(results: "Results", target: "Location", options: ExportOptions) -> int:
+    """Write FiftyOne's data set, and report likewise."""
+    from gazecore.results.fiftyone import export_samples
+
+    written = export_samples(
+        results, target, options.map,
+        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
+    )  # fmt: skip
+    return say_written(written, written.status.ok - len(written.unread), "samples", target)
+
+
+def say_written(written: "Written", made: int, things: str, target: "Location") -> int:
+    """Report what was written, and which images could not be read; returns the exit code."""
+    for image_id, why in written.unread.items():
         err.print(f"{printable(image_id)}: {why}", soft_wrap=True)
-    made = drawn.status.ok - len(drawn.unread)
-    out.print(f"{counted(made, 'pictures')} in {target.uri}", soft_wrap=True)
-    say_left_out(drawn.status)
-    return 1 if drawn.unread else 0
+    out.print(f"{counted(made, things)} in {target.uri}", soft_wrap=True)
+    say_left_out(written.status)
+    return 1 if written.unread else 0
 
 
 def say_left_out(found: "Status") -> None:

@@ -1,6 +1,6 @@
-"""A run's densities as other programs read them: a pysaliency model, or saliency maps as PNG.
+"""A run's densities as other programs read them: a pysaliency model, NumPy's arrays, or grey PNGs.
 
-Both are written one image at a time, at the image's full size.
+All are written one image at a time, at the image's full size.
 """
 
 import hashlib
@@ -18,9 +18,16 @@ from PIL.PngImagePlugin import PngInfo
 from gazecore.errors import InputError
 from gazecore.hdf5 import import_h5py
 from gazecore.images.formats import SUFFIXES
-from gazecore.ownership import MADE_BY, is_our_hdf5, is_our_picture, refuse_foreign
+from gazecore.ownership import (
+    MADE_BY,
+    is_our_hdf5,
+    is_our_npz,
+    is_our_picture,
+    refuse_foreign,
+)
 from gazecore.results.reader import Results
 from gazecore.results.status import Status, run_status
+from gazecore.results.stream import of_each
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
 from gazecore.wording import counted
@@ -38,7 +45,7 @@ _NAME_BYTES = 160
 def export_run(
     results: Results,
     out: Location,
-    format: Literal["pysaliency", "png"],
+    format: Literal["pysaliency", "png", "npz"],
     kind: MapKind = "density",
     *,
     overwrite: bool = False,
@@ -49,7 +56,8 @@ def export_run(
 
     Args:
         results: the run.
-        out: the HDF5 file of `pysaliency` (`write_model`), the folder of `png` (`write_maps`).
+        out: the HDF5 file of `pysaliency` (`write_model`), the folder of `png` (`write_maps`) and
+            of `npz` (`write_arrays`).
         format: which.
         kind: what grey is in a PNG, see `saliency_map`.
         overwrite: replace files that are there and that gazecore did not make.
@@ -70,13 +78,16 @@ def export_run(
             raise InputError(f"{out.uri} is a folder: --out names the HDF5 file to write")
     counts = exportable(results, out, partial)
     ids = results.plan()["image_id"].to_pylist()
-    names = dataset_names(ids) if format == "pysaliency" else picture_names(ids)
+    names = dataset_names(ids) if format == "pysaliency" else picture_names(ids, f".{format}")
     targets = [out] if format == "pysaliency" else [out / name for name in names.values()]
-    refuse_foreign(targets, is_our_hdf5 if format == "pysaliency" else is_our_picture, overwrite)
+    is_ours = {"pysaliency": is_our_hdf5, "png": is_our_picture, "npz": is_our_npz}[format]
+    refuse_foreign(targets, is_ours, overwrite)
     with steps("densities", counts.ok) as on_density:
         densities = told(results.densities(), on_density)
         if format == "pysaliency":
             write_model(densities, names, out)
+        elif format == "npz":
+            write_arrays(densities, names, out)
         else:
             write_maps(densities, names, out, kind)
     return counts
@@ -183,14 +194,43 @@ def write_maps(
         kind: see `saliency_map`.
     """
     count = 0
-    text = PngInfo()
-    text.add_text("Software", MADE_BY)
     for image_id, log_density in densities:
-        buffer = io.BytesIO()
-        Image.fromarray(saliency_map(log_density, kind)).save(buffer, "PNG", pnginfo=text)
-        (out / names[image_id]).publish(buffer.getvalue())
+        (out / names[image_id]).publish(map_png(log_density, kind))
         count += 1
     return count
+
+
+def map_png(log_density: np.ndarray, kind: MapKind) -> bytes:
+    """A grey 8-bit PNG of `saliency_map`, which gazecore knows as its own."""
+    buffer, text = io.BytesIO(), PngInfo()
+    text.add_text("Software", MADE_BY)
+    Image.fromarray(saliency_map(log_density, kind)).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
+def write_arrays(
+    densities: Iterable[tuple[str, np.ndarray]], names: Mapping[str, str], out: Location
+) -> int:
+    """Write a compressed .npz for each density; returns how many.
+
+    Its arrays are `log_density`, float32 (height, width), natural logarithm, logsumexp 0;
+    `image_id` and `made_by`, texts without dimensions. None is pickled.
+
+    Args:
+        densities, names, out: as `write_maps` takes them.
+    """
+    count = 0
+    for image_id, data in of_each(densities, _npz):
+        (out / names[image_id]).publish(data)
+        count += 1
+    return count
+
+
+def _npz(named: tuple[str, np.ndarray]) -> tuple[str, bytes]:
+    buffer = io.BytesIO()
+    image_id, log_density = named
+    np.savez_compressed(buffer, log_density=log_density, image_id=image_id, made_by=MADE_BY)
+    return image_id, buffer.getvalue()
 
 
 def saliency_map(log_density: np.ndarray, kind: MapKind) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A run's images with their densities drawn over them, a picture each."""
 
+import functools
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,19 +9,14 @@ from PIL import Image
 
 from gazecore.density.peaks import Peak
 from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line
-from gazecore.images.decode import decode
-from gazecore.images.read import read
 from gazecore.ownership import is_our_picture, refuse_foreign
+from gazecore.results.again import Scored, Written, read_again, scored_densities
 from gazecore.results.export import exportable, picture_names
 from gazecore.results.reader import Results
 from gazecore.results.run import Run
-from gazecore.results.schema import read_densities
-from gazecore.results.status import Status
-from gazecore.results.stream import StoredDensity, densities_in, of_each
-from gazecore.shards.directory import shard_name
+from gazecore.results.stream import of_each
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
-from gazecore.tables import read_table
 from gazecore.view.canvas import SUFFIXES, PictureFormat
 from gazecore.view.heatmap import draw_heatmap
 from gazecore.view.overlay import draw_overlay
@@ -72,19 +67,6 @@ def draw(
     return file.getvalue()
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What was drawn of a run.
-
-    Attributes:
-        status: of the run.
-        unread: image_ids whose image cannot be read any more, and why; they have no picture.
-    """
-
-    status: Status
-    unread: dict[str, str]
-
-
 def export_pictures(
     results: Results,
     out: Location,
@@ -94,7 +76,7 @@ def export_pictures(
     overwrite: bool = False,
     partial: bool = False,
     steps: Steps = uncounted,
-) -> Drawn:
+) -> Written:
     """Draw all images of a run again, with their densities; the images are read anew.
 
     Args:
@@ -113,31 +95,20 @@ def export_pictures(
     refuse_foreign([out / name for name in names.values()], is_our_picture, overwrite)
     unread: dict[str, str] = {}
     with steps("pictures", counts.ok) as on_picture:
-        for (row, density), image in told(of_each(_scored(results.run), _with_image), on_picture):
+        scored = scored_densities(results.run, ["image_id", "uri", "height", "width", "peaks"])
+        read = functools.partial(_with_image, results.run)
+        for (row, density), image in told(of_each(scored, read), on_picture):
             if isinstance(image, str):
                 unread[row["image_id"]] = image
                 continue
             peaks = [Peak(**peak) for peak in row["peaks"]] if row.get("peaks") else None
             picture = draw(image, density.grid, style, options, peaks)
             (out / names[row["image_id"]]).publish(picture)
-    return Drawn(counts, unread)
+    return Written(counts, unread)
 
 
-Scored = tuple[dict[str, Any], StoredDensity]
-
-
-def _scored(run: Run) -> Iterator[Scored]:
-    wanted = [name for name in ("image_id", "uri", "peaks") if name in run.schema.names]
-    for shard in sorted(run.shards_done()):
-        scores = read_table(run.scores / shard_name(shard), run.schema, wanted).to_pylist()
-        rows = {row["image_id"]: row for row in scores}
-        for density in densities_in(read_densities(run.densities / shard_name(shard))):
-            if density.image_id in rows:
-                yield rows[density.image_id], density
-
-
-def _with_image(scored: Scored) -> tuple[Scored, Image.Image | str]:
+def _with_image(run: Run, scored: Scored) -> tuple[Scored, Image.Image | str]:
     try:
-        return scored, decode(read(scored[0]["uri"]))
+        return scored, read_again(run, scored[0])[1]
     except (ImageError, StorageUnavailable) as error:
         return scored, one_line(error)

@@ -19,8 +19,10 @@ from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.export import (
     MapKind,
     dataset_names,
+    export_run,
     picture_names,
     saliency_map,
+    write_arrays,
     write_maps,
     write_model,
 )
@@ -306,3 +308,54 @@ def test_an_escape_writes_nothing(tmp_path: Path, tiny: DeepGaze) -> None:
         with pytest.raises(InputError, match=r"\.\./\.\./outside"):
             name(image_ids(run))
     assert set(tmp_path.rglob("*")) == before
+
+
+# ------------------------------------------------------------------------------------------ arrays
+
+
+def test_arrays_open_without_pickle_and_say_whose_they_are(scored: Run, tmp_path: Path) -> None:
+    out, ids = tmp_path / "arrays", image_ids(scored)
+    names = picture_names(ids, ".npz")
+    found = []
+    for _ in range(2):
+        assert write_arrays(Results(scored).densities(), names, Location(str(out))) == 10
+        found.append({p: p.read_bytes() for p in out.rglob("*.npz")})
+    assert found[0] == found[1]
+    assert len(found[0]) == 10
+    for image_id, log_density in Results(scored).densities():
+        with np.load(out / names[image_id], allow_pickle=False) as file:
+            assert sorted(file) == ["image_id", "log_density", "made_by"]
+            assert file["image_id"].item() == image_id
+            assert file["made_by"].item() == "gazecore"
+            assert file["log_density"].dtype == np.float32
+            assert np.array_equal(file["log_density"], log_density)
+
+
+def foreign_npz(path: Path, kind: str) -> None:
+    if kind == "text":
+        path.write_text("mine")
+    elif kind == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif kind == "pickle":
+        np.savez(path, made_by=np.array(["gazecore"], dtype=object))
+    else:
+        np.savez(path, log_density=np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("kind", ["text", "array", "pickle", "arrays"])
+def test_arrays_of_others_are_kept_and_our_own_replaced(
+    scored: Run, tmp_path: Path, kind: str
+) -> None:
+    out = Location(str(tmp_path / "arrays"))
+    for _ in range(2):
+        assert export_run(Results(scored), out, "npz").ok == 10
+    theirs = tmp_path / "arrays" / "b" / "photo-4.npz"
+    foreign_npz(theirs, kind)
+    (tmp_path / "arrays" / "a" / "photo-1.npz").unlink()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.npz")}
+    with pytest.raises(InputError, match=r"photo-4\.npz is there, and gazecore did not make it"):
+        export_run(Results(scored), out, "npz")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.npz")} == before
+    export_run(Results(scored), out, "npz", overwrite=True)
+    assert np.load(theirs)["image_id"] == "b/photo-4.jpg"

@@ -103,13 +103,15 @@ def test_a_run_is_drawn_anew_and_what_is_gone_is_named(tmp_path: Path, tiny: Dee
     run = score(photos, tmp_path / "run", tiny)
     results = Results(run)
     ids = results.scores.filter(results.scores["status"].to_numpy(False) == "ok")["image_id"]
-    gone = ids[0].as_py()
+    gone, grown = ids[0].as_py(), ids[1].as_py()
     (photos / gone).unlink()
+    make_photo(1, 333, 99).save(photos / grown)
     out = Location(str(tmp_path / "drawn"))
     drawn = export_pictures(results, out, "overlay", PictureOptions("webp", 300, legend=False))
-    assert list(drawn.unread) == [gone]
+    assert list(drawn.unread) == [gone, grown]
+    assert "333x99" in drawn.unread[grown]
     made = [path for path in (tmp_path / "drawn").rglob("*") if path.is_file()]
-    assert len(made) == len(ids) - 1 == drawn.status.ok - 1
+    assert len(made) == len(ids) - 2 == drawn.status.ok - 2
     with Image.open(made[0]) as picture:
         assert picture.format == "WEBP"
         assert max(picture.size) == 300

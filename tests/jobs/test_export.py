@@ -6,6 +6,7 @@ from typing import Any
 
 import boto3
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -76,6 +77,28 @@ def test_a_run_as_model_and_as_maps(
     assert gazecore_here("verify", "run").returncode == 0
 
 
+def test_a_run_as_data_sets(scored: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("run", "--format", "huggingface", "--out", "set")
+    code, out, err = call(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "10 rows in" in out
+    assert "left out: 1 image that failed" in out
+    Path("photos/a/photo-1.jpg").unlink()
+    code, out, err = call(capsys, *arguments)
+    assert code == 1
+    assert "10 rows in" in out
+    assert err.startswith("a/photo-1.jpg: ")
+    assert len(err.splitlines()) == 1
+    assert call(capsys, *arguments, "--without-images", "--map", "ranks")[0] == 0
+    code, out, err = call(capsys, "run", "--format", "fiftyone", "--out", "samples")
+    assert code == 1
+    assert "9 samples in" in out
+    assert err.startswith("a/photo-1.jpg: ")
+    rows = pq.read_table("set/data/train-00000-of-00001.parquet")
+    assert rows.num_rows == 10
+    assert "image" not in rows.column_names
+
+
 def test_a_run_that_is_not_finished_is_exported_on_demand(
     h5py: Any, scored: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +152,7 @@ def test_mistakes_end_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     make_corpus(tmp_path).save(Location("corpus"))
-    model, png = ("--format", "pysaliency", "--out"), ("--format", "png", "--out")
+    model, png, npz = (("--format", name, "--out") for name in ("pysaliency", "png", "npz"))
     for arguments, message in (
         (("photos", *model, "x"), "neither a run"),
         (("nowhere", *png, "x"), "neither a run"),
@@ -137,6 +160,14 @@ def test_mistakes_end_in_one_line(
         (("corpus", *model, "x", "--partial"), "as a whole"),
         (("corpus", *model, "memory://x"), "not local"),
         (("run", *model, "x", "--map", "ranks"), "--map means nothing"),
+        (("run", *npz, "x", "--map", "ranks"), "--map means nothing to the format npz"),
+        (("run", *npz, "x", "--file", "webp"), "--file means nothing to the format npz"),
+        (("run", *png, "x", "--size", "99"), "--size means nothing to the format png"),
+        (("run", *model, "x", "--bare"), "--bare means nothing to the format pysaliency"),
+        (("run", *png, "x", "--transparent"), "--transparent means nothing to the format png"),
+        (("corpus", *npz, "x"), "--format pysaliency"),
+        (("run", *npz, "x", "--without-images"), "--without-images means nothing"),
+        (("run", "--format", "fiftyone", "--out", "x", "--bare"), "--bare means nothing"),
         (("run", *model, "photos"), "is a folder"),
         (("run", *model, "run/model.hdf5"), "lies in the run"),
         (("run", *png, "run"), "lies in the run"),
