@@ -136,8 +136,8 @@ def write_report(
         raise InputError(f"{folder.uri} is there, and gazecore did not make it: name another --out")
     found = overview(run, shown, bins_for)
     is_embedded = len(found.rows) <= EMBEDDED
-    page.remove()  # until its pictures are there
     if not is_embedded:
+        page.remove()  # until its pictures are there
         (folder / _MARK).publish(json.dumps({"made_by": MADE_BY}).encode())
     number = {row["image_id"]: i for i, row in enumerate(found.rows)}
     seen = [0] * len(found.rows)
@@ -152,9 +152,6 @@ def write_report(
             else:
                 for kind, data in layers.pictures.items():
                     (folder / _file(i, kind)).publish(data)
-    _remove_others(folder, set() if is_embedded else {
-        _file(i, kind) for i, how in enumerate(seen) for kind in list(_SUFFIXES)[2 - how :] if how
-    })  # fmt: skip
     text = render(
         "run.html",
         "report",
@@ -166,6 +163,9 @@ def write_report(
         **_facts(run, found, shown),
     )
     page.publish(text.encode())
+    _remove_others(folder, set() if is_embedded else {
+        _file(i, kind) for i, how in enumerate(seen) for kind in list(_SUFFIXES)[2 - how :] if how
+    })  # fmt: skip
     return Reported(page, len(found.rows), sum(how == 1 for how in seen))
 
 
