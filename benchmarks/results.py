@@ -49,7 +49,9 @@ python -m benchmarks.results --peers peers.json \\
 What it was trained on: a readout was pretrained on six sevenths of OSIE and of EyeCrowd; the 100
 and 72 images of the first parts took no part in anything. From there ten members were trained on
 nine tenths of MIT1003 each, beside the same images of OSIE and EyeCrowd, and are judged on the last
-tenth. [model-card.md](model-card.md) has the commands, which left `mit1003/` behind.
+tenth. [model-card.md](model-card.md) has the commands, which left `mit1003/` behind. They were
+repeated for this page, on another processor than the shipped bundle's: the weights differ by their
+rounding, and so the fingerprint.
 """
 
 PEERS = {
