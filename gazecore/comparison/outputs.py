@@ -27,6 +27,7 @@ from gazecore.storage import Location
 from gazecore.tables import publish_table
 from gazecore.temporaries import TEMPORARY_SUFFIX
 from gazecore.view.comparison import render_comparison
+from gazecore.view.pages import short
 
 _MARK = "comparison"
 
@@ -121,7 +122,7 @@ def compare_runs(
 
 
 def _about(run: Run) -> dict[str, str]:
-    name = run.model.name or run.settings.model[:16]
+    name = run.model.name or short(run.settings.model)
     return {
         "run": run.location.uri,
         "model": name,

@@ -37,6 +37,7 @@ def render(template: str, kind: str, *, scripts: tuple[str, ...] = (), **values:
     )
     environment.filters["data_uri"] = data_uri
     environment.filters["name_of"] = name_of
+    environment.filters["short"] = short
     environment.filters["utc"] = lambda seconds: _utc(datetime.fromtimestamp(seconds, UTC))
     own = [_own(name) for name in ("page.js", *scripts)]
     style = _own("page.css")
@@ -75,6 +76,12 @@ def data_uri(picture: bytes, kind: str) -> str:
 def name_of(uri: str) -> str:
     """What people call a folder or a file: the last part of its path."""
     return uri.rstrip("/").rpartition("/")[2] or uri
+
+
+def short(fingerprint: str) -> str:
+    """The begin of a digest, after whatever words stand before it (`out of fold: `)."""
+    words, space, digest = fingerprint.rpartition(" ")
+    return f"{words}{space}{digest[:16]}"
 
 
 def _own(name: str) -> str:

@@ -35,7 +35,7 @@ from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location
 from gazecore.view.charts import Series, bins_for, chart
 from gazecore.view.layers import KINDS, Layers, jpeg, layers_of
-from gazecore.view.pages import data_uri, is_our_page, name_of, render
+from gazecore.view.pages import data_uri, is_our_page, name_of, render, short
 
 EMBEDDED = 200
 """Images of which the page holds the pictures itself."""
@@ -245,7 +245,7 @@ def _facts(run: Run, found: Overview, shown: Shown) -> dict[str, Any]:
     return {
         "name": name_of(run.settings.input),
         "model": run.model,
-        "model_name": name_of(run.model.name) if run.model.name else run.settings.model[:16],
+        "model_name": name_of(run.model.name) if run.model.name else short(run.settings.model),
         "status": found.status,
         "begun": begin_time(run),
         "failures": found.failures,

@@ -122,7 +122,8 @@ def test_the_graph_has_an_output_for_each_tap_and_stops_at_the_deepest(
 
 
 @pytest.mark.parametrize(
-    ("bundle", "pyramid"), [("default", (1.0, 0.5)), ("open", (1.0, 0.5)), ("fast", (1.0,)), ("paper", (1.0,))]
+    ("bundle", "pyramid"),
+    [("default", (1.0, 0.5)), ("open", (1.0, 0.5)), ("fast", (1.0,)), ("paper", (1.0,))],
 )
 def test_the_oxford_weights_are_those_the_bundles_were_trained_on(
     bundle: str, pyramid: tuple[float, ...]

@@ -19,6 +19,7 @@ from gazecore.results.verify import problems
 from gazecore.shards.clock import PHASES, Times
 from gazecore.storage import Location
 from gazecore.view.charts import bins_for, edges_of, histogram
+from gazecore.view.pages import short
 from gazecore.view.run import EMBEDDED, write_report
 from tests.gazecore.test_old_runs import as_written_before
 from tests.pages import HOSTILE, page_run
@@ -261,3 +262,8 @@ def test_a_chart_holds_every_value() -> None:
         assert "<b>" not in drawn
         assert f"{len(values):,} images" in drawn
     assert histogram({}, "nothing") is None
+
+
+def test_a_fingerprint_is_cut_and_the_words_before_it_are_not() -> None:
+    assert short("0123456789abcdef" * 4) == "0123456789abcdef"
+    assert short(f"out of fold: {'0123456789abcdef' * 4}") == "out of fold: 0123456789abcdef"
