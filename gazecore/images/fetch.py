@@ -38,7 +38,7 @@ RETRY_SECONDS = 60
 PAUSE_SECONDS = 120
 """How long an image waits, beside that, where a server of the web asks for it."""
 
-_FINAL = (ImageError, KeysRefused, AskedToWait)
+_FINAL = (ImageError, KeysRefused, AskedToWait, MemoryError)
 
 Read = TypeVar("Read")
 

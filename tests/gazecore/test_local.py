@@ -20,6 +20,7 @@ from gazecore.results.verify import problems
 from gazecore.scoring import ScoringConfig, ScoringStage
 from gazecore.shards import local
 from gazecore.shards.planning import update_plan
+from gazecore.shards.stage import ReadingConfig
 from gazecore.shards.stop import Stop
 from gazecore.shards.tally import Tally
 from tests.conftest import make_photo
@@ -121,7 +122,7 @@ def test_what_is_no_trouble_of_a_shard_ends_the_run_as_it_is(
     photos: Path, tmp_path: Path, tiny: DeepGaze
 ) -> None:
     class Broken:
-        where, reading = str(tmp_path), None
+        where, reading = str(tmp_path), ReadingConfig()
 
         def build(self, threads: int | None = None, gpu: bool | None = None) -> None:
             raise InputError("no such model")
