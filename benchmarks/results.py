@@ -36,7 +36,7 @@ gazecore evaluate corpora/eyecrowd --images held-out --metrics information_gain 
 gazecore evaluate corpora/mit1003 --model open --limit 300 --out evaluations/mit1003-open
 gazecore evaluate corpora/osie --model open --images held-out --sigma 24 --out evaluations/osie-open
 python -m benchmarks.peers --unisal unisal/bin/python --osie corpora/osie \\
-    --mit1003 corpora/mit1003 --run mit1003/out_of_fold --out peers > peers.json
+    --mit1003 corpora/mit1003 --run mit1003/out_of_fold --images 200 --out peers > peers.json
 python -m benchmarks.results --peers peers.json \\
     "MIT1003, each image by the fold that has not seen it=evaluations/mit1003" \\
     "OSIE, images held out from all training=evaluations/osie" \\
