@@ -1,7 +1,7 @@
 """This model, UNISAL and the centre bias on the same images, by the same metrics.
 
-    python -m benchmarks.peers --unisal ENV/bin/python --osie CORPUS --mit1003 CORPUS \\
-        --run MIT1003_OUT_OF_FOLD --out DIR [--images 1003]
+    python -m benchmarks.peers --unisal ENV/bin/python --osie CORPUS --out DIR \\
+        [--mit1003 CORPUS --run MIT1003_OUT_OF_FOLD --images 1003]
 
 None has seen the judged images' fixations: of OSIE those that the default model's training held
 out, of MIT1003 each by the member whose fold it was. `unisal_maps.py` says what ENV needs. UNISAL's
@@ -103,14 +103,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--unisal", required=True, help="the Python of UNISAL's environment")
     parser.add_argument("--osie", required=True)
-    parser.add_argument("--mit1003", required=True)
-    parser.add_argument("--run", required=True, help="MIT1003's out-of-fold densities")
+    parser.add_argument("--mit1003", help="left out: OSIE alone")
+    parser.add_argument("--run", help="MIT1003's out-of-fold densities")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--images", type=int, default=1003, help="of MIT1003")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     worst = 0.0
-    for name in ("osie", "mit1003"):
+    for name in ("osie", "mit1003") if arguments.mit1003 else ("osie",):
         corpus = gazecore.load_corpus(getattr(arguments, name))
         config = EvaluationConfig(sigma=SIGMA[name])
         if name == "osie":

@@ -5,6 +5,7 @@ python -m benchmarks.results TITLE=EVALUATION_DIR ... > docs/results.md
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ gazecore evaluate corpora/mit1003 --run mit1003/out_of_fold --ceiling --out eval
 gazecore evaluate corpora/osie --images held-out --sigma 24 --ceiling --out evaluations/osie
 gazecore evaluate corpora/eyecrowd --images held-out --metrics information_gain auc nss \\
     --out evaluations/eyecrowd
-gazecore evaluate corpora/mit1003 --model open --limit 300 --out evaluations/mit1003-open
+python -m benchmarks.cached mit1003-features open mit1003-open
+gazecore evaluate corpora/mit1003 --run mit1003-open --metrics information_gain auc nss \\
+    --out evaluations/mit1003-open
 gazecore evaluate corpora/osie --model open --images held-out --sigma 24 --out evaluations/osie-open
 python -m benchmarks.peers --unisal unisal/bin/python --osie corpora/osie \\
     --mit1003 corpora/mit1003 --run mit1003/out_of_fold --images 200 --out peers > peers.json
@@ -41,7 +44,7 @@ python -m benchmarks.results --peers peers.json \\
     "MIT1003, each image by the fold that has not seen it=evaluations/mit1003" \\
     "OSIE, images held out from all training=evaluations/osie" \\
     "EyeCrowd, images held out from all training=evaluations/eyecrowd" \\
-    "MIT1003, the first 300 images, the bundle open, which saw none=evaluations/mit1003-open" \\
+    "MIT1003, the bundle open, which has seen none of it=evaluations/mit1003-open" \\
     "OSIE, images held out from all training, the bundle open=evaluations/osie-open" \\
     > docs/results.md
 ```
@@ -72,9 +75,17 @@ def main() -> None:
     print(INTRODUCTION)
     for argument in arguments.evaluations:
         title, _, folder = argument.partition("=")
-        print(section(title, json.loads((Path(folder) / "summary.json").read_text())))
+        print(wrapped(section(title, json.loads((Path(folder) / "summary.json").read_text()))))
     if arguments.peers:
-        print(side_by_side(json.loads(arguments.peers.read_text().splitlines()[-1])))
+        print(wrapped(side_by_side(json.loads(arguments.peers.read_text().splitlines()[-1]))))
+
+
+def wrapped(text: str) -> str:
+    """Markdown whose lines are as wide as the documents', but for tables."""
+    return "\n".join(
+        line if line.startswith("|") else textwrap.fill(line, 100, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def side_by_side(found: Mapping[str, Any]) -> str:
@@ -91,7 +102,7 @@ def side_by_side(found: Mapping[str, Any]) -> str:
         f"same conversion; the largest differences of an image are {largest_differences(found)}.",
         "",
     ]
-    for corpus, title in CORPORA.items():
+    for corpus, title in ((corpus, title) for corpus, title in CORPORA.items() if corpus in found):
         own = found[corpus]
         names = [m for m in METRIC_TITLES if m in own["gazecore"]]
         lines += [
@@ -109,7 +120,7 @@ def side_by_side(found: Mapping[str, Any]) -> str:
 
 def largest_differences(found: Mapping[str, Any]) -> str:
     """Of each metric from pysaliency's, in words."""
-    of = [found[corpus]["differences_from_pysaliency"] for corpus in CORPORA]
+    of = [found[corpus]["differences_from_pysaliency"] for corpus in CORPORA if corpus in found]
     worst = {metric: max(one[metric] for one in of) for metric in of[0]}
     return ", ".join(f"{METRIC_TITLES[m][0]} {value:.0e}" for m, value in worst.items())
 

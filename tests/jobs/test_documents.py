@@ -140,6 +140,8 @@ def model_card() -> None:
     osie(Path("path/to/osie"), 1001)
     osie(Path("path/to/mit1003"), 2001)
     osie(Path("path/to/eyecrowd"), 3001)
+    # What a benchmark leaves for the results page.
+    command("score", "path/to/mit1003/stimuli", "--model", "open", "--out", "mit1003-open")
 
 
 def metrics() -> None:
