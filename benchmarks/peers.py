@@ -5,8 +5,9 @@
 
 None has seen the judged images' fixations: of OSIE those that the default model's training held
 out, of MIT1003 each by the member whose fold it was. `unisal_maps.py` says what ENV needs. UNISAL's
-maps are judged as maps, likelihoods by a conversion fitted to other images (`gazecore evaluate
---maps`); of the first fifty images each metric is compared with pysaliency's.
+maps are probabilities and judged as densities; with `--fitted` as maps, too, likelihoods by a
+conversion fitted to other images (`gazecore evaluate --maps`), and of the first fifty images each
+metric is compared with pysaliency's.
 """
 
 import argparse
@@ -107,6 +108,7 @@ def main() -> int:
     parser.add_argument("--run", help="MIT1003's out-of-fold densities")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--images", type=int, default=1003, help="of MIT1003")
+    parser.add_argument("--fitted", action="store_true", help="UNISAL as maps, too; an hour")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     worst = 0.0
@@ -124,23 +126,24 @@ def main() -> int:
             about = describe(corpus, densities, "gazecore", None, {}, "centerbias", {})
             ours = evaluate_densities(corpus, densities, config, about).summary
         seconds = unisal(arguments.unisal, corpus, chosen, arguments.out / name)
-        maps = Maps(corpus, chosen, str(arguments.out / name), "saliency")
-        about = describe(corpus, maps, "UNISAL", None, {}, "centerbias", {})
-        theirs = evaluate_densities(corpus, maps, config, about)
-        differences = largest_difference(corpus, maps, theirs.images, config.sigma)
-        worst = max(worst, *differences.values())
         densities_too = Maps(corpus, chosen, str(arguments.out / name), "density")
         about = describe(corpus, densities_too, "UNISAL", None, {}, "centerbias", {})
         as_densities = evaluate_densities(corpus, densities_too, config, about).summary
         found[name] = {
             "images": len(chosen),
             "gazecore": averages(ours, "model"),
-            "unisal": averages(theirs.summary, "model"),
             "unisal_densities": averages(as_densities, "model"),
             "centerbias": averages(ours, "centerbias"),
             "unisal_seconds_an_image": seconds,
-            "differences_from_pysaliency": differences,
         }
+        if arguments.fitted:
+            maps = Maps(corpus, chosen, str(arguments.out / name), "saliency")
+            about = describe(corpus, maps, "UNISAL", None, {}, "centerbias", {})
+            theirs = evaluate_densities(corpus, maps, config, about)
+            differences = largest_difference(corpus, maps, theirs.images, config.sigma)
+            worst = max(worst, *differences.values())
+            found[name]["unisal"] = averages(theirs.summary, "model")
+            found[name]["differences_from_pysaliency"] = differences
         print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
     report("peers", model=asdict(gazecore.load().bundle.training)["corpus"], **found)
     return int(worst > LIMIT)

@@ -94,26 +94,32 @@ def side_by_side(found: Mapping[str, Any]) -> str:
         "## Peers",
         "",
         "UNISAL (Droste, Jiao & Noble 2020; the weights that have not seen MIT1003, for images) "
-        "and the centre bias on the same images. Its maps are probabilities: as densities they are "
-        "judged as this model's are, with the map that suits each metric; as maps they are judged "
-        "as they are, which costs it shuffled AUC above all, and for its likelihoods a blur, a "
-        "rising nonlinearity and a centre bias are fitted to other images ([maps.md](maps.md)). "
-        "Of its maps of the first fifty images, each metric is compared with pysaliency's for the "
-        f"same conversion; the largest differences of an image are {largest_differences(found)}.",
+        "and the centre bias on the same images. Its maps are probabilities: they are judged as "
+        "this model's densities are, with the map that suits each metric.",
         "",
     ]
+    if all("differences_from_pysaliency" in found[corpus] for corpus in CORPORA if corpus in found):
+        lines += [
+            "As maps they are judged as they are, which costs them shuffled AUC above all, and for "
+            "likelihoods a blur, a rising nonlinearity and a centre bias are fitted to others "
+            "([maps.md](maps.md)). Of the first fifty images, each metric is compared with "
+            "pysaliency's for the same conversion; the largest differences of an image are "
+            f"{largest_differences(found)}.",
+            "",
+        ]
     for corpus, title in ((corpus, title) for corpus, title in CORPORA.items() if corpus in found):
         own = found[corpus]
         names = [m for m in METRIC_TITLES if m in own["gazecore"]]
+        peers = {peer: called for peer, called in PEERS.items() if peer in own}
         lines += [
-            f"| {title}, {own['images']:,} images | {' | '.join(PEERS.values())} |",
-            "|---|---|---|---|---|",
+            f"| {title}, {own['images']:,} images | {' | '.join(peers.values())} |",
+            "|---" * (len(peers) + 1) + "|",
         ]
         lines += [
-            f"| {METRIC_TITLES[m][0]} | {' | '.join(cell(own[p][m]) for p in PEERS)} |"
+            f"| {METRIC_TITLES[m][0]} | {' | '.join(cell(own[p][m]) for p in peers)} |"
             for m in names
         ]
-        shares = [cell(own[p].get("explained_information_gain"), 100, 1) for p in PEERS]
+        shares = [cell(own[p].get("explained_information_gain"), 100, 1) for p in peers]
         lines += [f"| Explained information gain, % | {' | '.join(shares)} |", ""]
     return "\n".join(lines)
 
