@@ -100,7 +100,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_is_to_do(
     assert "plan 10 images in 2 shards of 5; 10 new" in text
     assert "to do 10 images in 2 shards" in text
     assert f"input {size / 1000:.1f} kB in 10 images" in text
-    assert "storage 26.7 kB for scores and densities of 10 images" in text
+    assert "storage 27.2 kB for scores and densities of 10 images" in text
     assert "requests 10 to read, one an image; 4 to write, two a shard" in text
     assert "hours 1.4 with 2 actors of 0.001 images/s" in text
     assert "hours not known: --rate" in words(gazecore_here(*dry).stdout)
