@@ -37,7 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir()
     make_corpus(folder / "images").save(Location(str(folder / "corpus")))
     (folder / "images" / "17.png").write_bytes(b"\x89PNG")
-    command = ("features", "corpus", "--out", "cache", "--backbone", "tiny", "--shard-size", "5")
+    command = ("features", "corpus", "--out", "cache", "--backbone", "tiny", "--shard-size", "5",
+               "--pyramid", "1")  # fmt: skip
     first = run_gazecore(folder, *command)
     assert first.returncode == 0, first.stderr
     assert "computed 17 failed 1 decode_error" in words(first.stdout)
