@@ -23,13 +23,12 @@ def kept_of(
 
 
 def as_text(values: pa.Array | pa.ChunkedArray, name: str, where: str) -> pa.Array:
-    """A column that is carried along. Raises InputError where its values are no text."""
+    """A column as text. Raises InputError where its values cannot be."""
     try:
         return values.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{where}: column `{name}` holds {values.type}, which --keep does not carry: it takes "
-            "text, numbers and times"
+            f"{where}: column `{name}` holds {values.type}, not text, numbers or times"
         ) from error
 
 

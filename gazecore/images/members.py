@@ -147,7 +147,7 @@ def _rows(container: Entry, table: Table, columns: Columns) -> Iterator[Entry]:
     took = f"images by the bytes in column `{table.candidates[0]}`"
     columns.took = took + (f", ids by `{columns.ids}`" if columns.ids else "")
     names = [*([columns.ids] if columns.ids else ()), *columns.keep]
-    texts = zip(*map(table.texts, names), strict=True) if names else itertools.repeat(())
+    texts = table.texts(names) if names else itertools.repeat(())
     for row, values in zip(range(table.rows), texts, strict=False):
         image_id = values[0] if columns.ids else None
         if columns.ids and not image_id:

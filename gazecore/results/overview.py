@@ -8,7 +8,7 @@ import numpy as np
 
 from gazecore.results.query import query
 from gazecore.results.run import Run
-from gazecore.results.schema import read_densities
+from gazecore.results.schema import SCORES_OF, read_densities
 from gazecore.results.status import Status, run_status
 from gazecore.results.stream import StoredDensity, densities_in
 from gazecore.shards.directory import shard_name
@@ -215,7 +215,10 @@ def _rows(run: Run, keys: set[str]) -> list[dict[str, Any]]:
         return []
     some = ", ".join(f"'{key}'" for key in sorted(keys))
     wanted = f"WHERE md5(image_id) IN ({some})"
-    found = query(run, f"SELECT md5(image_id) AS key, * FROM scores {wanted}").to_pylist()
+    columns = ", ".join(
+        SCORES_OF[run.version].names
+    )  # what was kept of the input can be called key
+    found = query(run, f"SELECT md5(image_id) AS key, {columns} FROM scores {wanted}").to_pylist()
     planned = query(run, f"SELECT image_id, shard FROM plan {wanted}")
     shards = dict(zip(*(planned[name].to_pylist() for name in ("image_id", "shard")), strict=True))
     return [{**row, "shard": shards.get(row["image_id"], -1)} for row in found]

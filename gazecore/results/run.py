@@ -56,8 +56,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         require_shard_size(self.shard_size, MAX_SHARD_SIZE)
         check_factor(self.density_factor)
+        taken = [name.lower() for name in (*OWN_COLUMNS, *self.keep)]  # as SQL tells names apart
         for name in self.keep:
-            if name in OWN_COLUMNS or self.keep.count(name) > 1:
+            if taken.count(name.lower()) > 1:
                 raise InputError(
                     f"--keep {name}: the scores have a column of that name; give it another one in "
                     "the input"

@@ -438,7 +438,7 @@ def test_matlabs_hdf5_files_are_named_with_the_remedy(
     tmp_path: Path, read: Callable[..., Corpus]
 ) -> None:
     """MATLAB v7.3: HDF5 behind 512 bytes of its own."""
-    h5py = pytest.importorskip("h5py")
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     image = {read_cat2000: "Art/001.jpg", read_mit1003: "1.jpeg"}.get(read, "1.jpg")
     folders = {
         read_osie: ("stimuli", "fixations.mat"),

@@ -78,7 +78,7 @@ def test_scanpaths_are_chosen_and_follow_each_other(freeview: Path) -> None:
 
 
 def test_it_goes_through_pysaliencys_files(freeview: Path, tmp_path: Path) -> None:
-    pytest.importorskip("h5py")
+    pytest.importorskip("h5py", reason="h5py is not installed")
     corpus = read_coco(str(freeview))
     export_corpus(corpus, Location(str(tmp_path / "hdf5")))
     again = read_pysaliency(str(tmp_path / "hdf5"), str(tmp_path / "copies"))

@@ -13,6 +13,8 @@ import pytest
 
 import gazecore
 from gazecore.errors import InputError, RunMismatch
+from gazecore.images.containers.batches import Batches
+from gazecore.images.containers.tables import open_table
 from gazecore.model.deepgaze import DeepGaze
 from gazecore.results.compact import compact
 from gazecore.results.reader import Results, open_results
@@ -22,6 +24,7 @@ from gazecore.results.verify import problems
 from gazecore.scoring import Request, ScoringStage
 from gazecore.shards import local
 from gazecore.storage import Location
+from gazecore.view.run import write_report
 from tests.conftest import make_photo
 from tests.containers import jpegs, write_folder
 from tests.scoring import Loaded, files
@@ -148,7 +151,8 @@ def test_what_a_run_keeps_stays_what_it_was(
         ("all.arrow", "captoin", r"no column `captoin`; its columns are image, caption, label"),
         ("list.jsonl", "captoin", r"no column `captoin`"),
         ("list.csv", "caption,caption", r"--keep caption: the scores have a column of that name"),
-        ("structs.parquet", "image", r"column `image` holds struct<.*>, which --keep does not"),
+        ("structs.parquet", "image", r"column `image` holds struct<.*>, not text, numbers or"),
+        ("list.csv", "Label,label", r"its columns are uri, caption, label"),
         ("list.csv", "uri", r"--keep uri: the scores have a column of that name"),
     ],
 )
@@ -187,3 +191,34 @@ def test_columns_are_kept_from_python(tmp_path: Path, tiny_file: str) -> None:
     source = write("list.csv", tmp_path)
     run = gazecore.score(source, tmp_path / "run", model=tiny_file, keep=["caption", "label"])
     assert kept(run.run) == KEPT
+
+
+def test_a_page_takes_no_column_that_was_kept_for_one_of_its_own(
+    tmp_path: Path, tiny: DeepGaze, options: dict[str, Any]
+) -> None:
+    write_folder(tmp_path, jpegs(2))
+    rows = [{"uri": f"a/000{i}.jpg", "key": "same", "list": "same"} for i in range(2)]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = score(tmp_path / "list.jsonl", tmp_path / "run", tiny, options | {"keep": ("key,list",)})
+    reported = write_report(run, Location(str(tmp_path / "page")), densities_only=True)
+    assert (reported.images, reported.unread) == (2, 2)
+
+
+def test_the_columns_of_a_table_are_read_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an Arrow file a batch is read whole, images with it: once, however many columns."""
+    path, lengths = write("all.arrow", tmp_path), list[int]()
+    read = Batches._part
+
+    def noted(table: Batches, length: int) -> bytes:
+        lengths.append(length)
+        return read(table, length)
+
+    monkeypatch.setattr(Batches, "_part", noted)
+    asked = []
+    for names in (["label"], ["label", "caption", "image.path"]):
+        lengths.clear()
+        assert [row[0] for row in open_table(str(path)).texts(names)] == list(map(str, LABELS))
+        asked.append([*lengths])
+    assert asked[0] == asked[1]

@@ -1,8 +1,9 @@
 """A folder, glob, image or list becomes rows: every image once, none lost, names untouched."""
 
-import importlib.util
+import importlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -320,9 +321,12 @@ def test_a_list_names_members_of_containers(tmp_path: Path) -> None:
         reader.read(3)
 
 
-def test_a_storage_whose_package_is_missing_names_it(tmp_path: Path) -> None:
-    if importlib.util.find_spec("huggingface_hub"):
-        pytest.skip("huggingface_hub is here")
+def test_a_storage_whose_package_is_missing_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    known = importlib.import_module("fsspec.registry")._registry
+    monkeypatch.delitem(known, "hf", raising=False)
     with pytest.raises(InputError, match=r"hf://datasets/a/b.*huggingface_hub"):
         listed("hf://datasets/a/b")
     rows = listed(write_list(tmp_path / "list.txt", ["hf://datasets/a/b/c.jpg"]))

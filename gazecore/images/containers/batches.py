@@ -6,14 +6,13 @@ Source of the layout: Arrow's columnar format, "Encapsulated message format", an
 
 import bisect
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
-from gazecore.errors import GazecoreError, InputError, NotFound, StorageError, one_line
-from gazecore.images.containers.columns import image_columns
+from gazecore.errors import GazecoreError, NotFound, StorageError, one_line
+from gazecore.images.containers.columns import image_columns, require_columns, texts_of
 from gazecore.images.containers.ranges import FIRST, RangeFile
-from gazecore.images.kept import as_text
 
 _DICTIONARY, _BATCH = 2, 3
 _GOES_ON, _END = b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\0\0\0\0"
@@ -73,17 +72,13 @@ class Batches:
             start, length = self._places[bisect.bisect(self._starts, row) - 1]
             self._source.expect(start + length)
 
-    def texts(self, name: str) -> Iterator[str | None]:
-        """See `Column.texts`."""
-        top, _, field = name.partition(".")
-        if top not in self.names:
-            names = ", ".join(self.names)
-            raise InputError(f"{self._uri} has no column `{name}`; its columns are {names}")
+    def texts(self, names: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+        """See `Column.texts`. Each batch is read whole, once."""
+        require_columns(names, self.names, self._uri)
+        tops = {name.partition(".")[0] for name in names}
         try:
             for number in range(len(self._places)):
-                column = self._batch(number, top)
-                values = column.field(field) if field else column
-                yield from as_text(values, name, self._uri).to_pylist()
+                yield from texts_of(self._batch(number, tops), names, self._uri)
         except Exception as error:
             raise self._meaning(error) from error
 
@@ -103,7 +98,7 @@ class Batches:
             raise error
         if number != self._held:
             try:
-                column = self._batch(number, self.candidates[0])
+                column = self._batch(number, self.candidates).column(0)
                 is_struct = self._leaf not in self.candidates
                 self._values = column.field("bytes") if is_struct else column
             except Exception as error:
@@ -149,12 +144,13 @@ class Batches:
             raise StorageError("it ends within a batch")
         return data
 
-    def _batch(self, number: int, name: str) -> pa.Array:
+    def _batch(self, number: int, names: Collection[str]) -> pa.RecordBatch:
         start, length = self._places[number]
         self._source.seek(start)
-        options = pa.ipc.IpcReadOptions(included_fields=[self.names.index(name)], use_threads=False)
+        fields = [self.names.index(name) for name in names]
+        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
         data = pa.BufferReader(self._head + self._part(length) + _END)
-        return pa.ipc.open_stream(data, options=options).read_next_batch().column(0)
+        return pa.ipc.open_stream(data, options=options).read_next_batch()
 
     def _meaning(self, error: Exception) -> Exception:
         """What an error of Arrow's is: the storage's own, or damage."""

@@ -1,7 +1,7 @@
 """Parquet files with a column of images' bytes, alone or as Hugging Face keeps them, in structs of
 `bytes` and `path`. Of no other column anything is read, but of those that are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,6 +47,27 @@ def _leaf(field: pa.Field) -> str | None:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def require_columns(names: Sequence[str], there: Sequence[str], uri: str) -> None:
+    """Raise InputError where a table lacks one of the columns; of a field its struct is looked
+    for."""
+    for name in names:
+        if name.partition(".")[0] not in there:
+            found = ", ".join(there)
+            raise InputError(f"{uri} has no column `{name}`; its columns are {found}")
+
+
+def texts_of(
+    batch: pa.RecordBatch, names: Sequence[str], uri: str
+) -> Iterator[tuple[str | None, ...]]:
+    """The rows of columns as text, see `Column.texts`."""
+    columns = []
+    for name in names:
+        top, _, field = name.partition(".")
+        column = batch.column(top)
+        columns.append(as_text(column.field(field) if field else column, name, uri).to_pylist())
+    return zip(*columns, strict=True)
 
 
 class Column:
@@ -97,23 +118,19 @@ class Column:
         count: int = self._starts[-1]
         return count
 
-    def texts(self, name: str) -> Iterator[str | None]:
-        """Another column, as text; of a struct's field the name is its path, `image.path`.
+    def texts(self, names: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+        """Other columns, as text, a row at a time; of a struct's field the name is its path,
+        `image.path`.
 
         Raises:
             InputError: there is no such column, or it is no text.
             StorageError, StorageUnavailable: as `read`.
         """
-        top, _, field = name.partition(".")
-        if top not in self.names:
-            names = ", ".join(self.names)
-            raise InputError(f"{self._uri} has no column `{name}`; its columns are {names}")
+        require_columns(names, self.names, self._uri)
         try:
             self._source.expect(self._source.size)
-            for batch in self._file.iter_batches(10_000, columns=[name], use_threads=False):
-                column = batch.column(0)
-                values = column.field(field) if field else column
-                yield from as_text(values, name, self._uri).to_pylist()
+            for batch in self._file.iter_batches(10_000, columns=names, use_threads=False):
+                yield from texts_of(batch, names, self._uri)
         except Exception as error:
             raise self._meaning(error) from error
 
