@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -12,8 +12,6 @@ from jobs.command import run_command
 from jobs.console import err, out, progress_bar
 
 if TYPE_CHECKING:
-    from gazecore.results.again import Written
-    from gazecore.results.reader import Results
     from gazecore.results.status import Status
     from gazecore.storage import Location
 
@@ -27,6 +25,9 @@ _ONLY = {
     "transparent": ("overlay", "heatmap"),  # where the first says more
 }
 """The formats to which an option means something, where that is not all of them."""
+
+_MADE = {"overlay": "pictures", "heatmap": "pictures", "fiftyone": "samples", "huggingface": "rows"}
+"""What is made of each image, where it is no density."""
 
 
 @dataclass(frozen=True)
@@ -103,72 +104,36 @@ def export(options: ExportOptions) -> int:
 
 
 def export_run(source: "Location", target: "Location", options: ExportOptions) -> int:
-    """Write the model file or the maps, and report."""
-    from gazecore.results.export import export_run
+    """Write a run in the format, and report; images that cannot be read any more are named."""
     from gazecore.results.reader import Results
     from gazecore.results.run import open_run
 
-    results = Results(open_run(source))
-    format = options.format
+    results, format = Results(open_run(source)), options.format
+    asked: Any = {
+        "overwrite": options.overwrite, "partial": options.partial, "steps": progress_bar,
+    }  # fmt: skip
     if format == "overlay" or format == "heatmap":
-        return export_pictures(results, target, format, options)
-    if format == "fiftyone":
-        return export_samples(results, target, options)
-    if format == "huggingface":
-        return export_dataset(results, target, options)
-    found = export_run(
-        results, target, format, options.map,
-        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
-    )  # fmt: skip
-    out.print(f"{counted(found.ok, 'densities')} in {target.uri}", soft_wrap=True)
-    say_left_out(found)
-    return 0
+        from gazecore.view.bulk import PictureOptions, export_pictures
 
+        drawn = PictureOptions(options.file, options.size, not options.bare, options.transparent)
+        written = export_pictures(results, target, format, drawn, **asked)
+    elif format == "fiftyone":
+        from gazecore.results.fiftyone import export_samples
 
-def export_pictures(
-    results: "Results",
-    target: "Location",
-    style: Literal["overlay", "heatmap"],
-    options: ExportOptions,
-) -> int:
-    """Draw, and report; images that cannot be read any more are named."""
-    from gazecore.view.bulk import PictureOptions, export_pictures
+        written = export_samples(results, target, options.map, **asked)
+    elif format == "huggingface":
+        from gazecore.results.huggingface import export_dataset
 
-    drawn = export_pictures(
-        results, target, style,
-        PictureOptions(options.file, options.size, not options.bare, options.transparent),
-        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
-    )  # fmt: skip
-    return say_written(drawn, drawn.status.ok - len(drawn.unread), "pictures", target)
+        images = not options.without_images
+        written = export_dataset(results, target, options.map, images=images, **asked)
+    else:
+        from gazecore.results.export import export_run
 
-
-def export_dataset(results: "Results", target: "Location", options: ExportOptions) -> int:
-    """Write a data set with its card, and report likewise."""
-    from gazecore.results.huggingface import export_dataset
-
-    written = export_dataset(
-        results, target, options.map, images=not options.without_images,
-        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
-    )  # fmt: skip
-    return say_written(written, written.status.ok, "rows", target)
-
-
-def export_samples(results: "Results", target: "Location", options: ExportOptions) -> int:
-    """Write FiftyOne's data set, and report likewise."""
-    from gazecore.results.fiftyone import export_samples
-
-    written = export_samples(
-        results, target, options.map,
-        overwrite=options.overwrite, partial=options.partial, steps=progress_bar,
-    )  # fmt: skip
-    return say_written(written, written.status.ok - len(written.unread), "samples", target)
-
-
-def say_written(written: "Written", made: int, things: str, target: "Location") -> int:
-    """Report what was written, and which images could not be read; returns the exit code."""
+        written = export_run(results, target, format, options.map, **asked)
     for image_id, why in written.unread.items():
         err.print(f"{printable(image_id)}: {why}", soft_wrap=True)
-    out.print(f"{counted(made, things)} in {target.uri}", soft_wrap=True)
+    out.print(f"{counted(written.made, _MADE.get(format, 'densities'))} in {target.uri}",
+              soft_wrap=True)  # fmt: skip
     say_left_out(written.status)
     return 1 if written.unread else 0
 

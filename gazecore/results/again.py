@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -12,7 +11,6 @@ from gazecore.images.decode import decode
 from gazecore.images.read import read
 from gazecore.results.run import Run
 from gazecore.results.schema import read_densities
-from gazecore.results.status import Status
 from gazecore.results.stream import StoredDensity, densities_in
 from gazecore.shards.directory import shard_name
 from gazecore.shards.tally import OK
@@ -22,19 +20,6 @@ _FORMATS, _MODES = ("JPEG", "PNG", "WEBP"), ("L", "RGB", "RGBA", "P")
 """Of files that every Pillow opens and every browser shows."""
 
 Scored = tuple[dict[str, Any], StoredDensity]
-
-
-@dataclass(frozen=True)
-class Written:
-    """What was exported of a run.
-
-    Attributes:
-        status: of the run.
-        unread: image_ids whose image cannot be read any more, and why.
-    """
-
-    status: Status
-    unread: dict[str, str]
 
 
 def scored_densities(run: Run, columns: Sequence[str]) -> Iterator[Scored]:

@@ -9,6 +9,7 @@ import itertools
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,21 @@ _CHUNK_PIXELS = 2**18
 _NAME_BYTES = 160
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was exported of a run.
+
+    Attributes:
+        status: of the run.
+        made: how many things, one of an image each.
+        unread: image_ids whose image cannot be read any more, and why.
+    """
+
+    status: Status
+    made: int
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+
 def export_run(
     results: Results,
     out: Location,
@@ -51,7 +67,7 @@ def export_run(
     overwrite: bool = False,
     partial: bool = False,
     steps: Steps = uncounted,
-) -> Status:
+) -> Written:
     """Write the densities of a run for other programs.
 
     Args:
@@ -63,9 +79,6 @@ def export_run(
         overwrite: replace files that are there and that gazecore did not make.
         partial: of a run that is not finished, what is scored so far.
         steps: how somebody is told.
-
-    Returns:
-        How many densities there are, and how many images have none.
 
     Raises:
         InputError: the run is not finished, has nothing, or would be written over; or a file of
@@ -90,7 +103,7 @@ def export_run(
             write_arrays(densities, names, out)
         else:
             write_maps(densities, names, out, kind)
-    return counts
+    return Written(counts, counts.ok)
 
 
 def exportable(results: Results, out: Location, partial: bool) -> Status:

@@ -24,8 +24,8 @@ from gazecore.density.resample import to_size
 from gazecore.errors import ImageError, NotFound, StorageUnavailable, one_line
 from gazecore.images.containers import split_member
 from gazecore.ownership import MADE_BY, is_our_json, is_our_picture, refuse_foreign
-from gazecore.results.again import Scored, Written, portable, read_again, scored_densities
-from gazecore.results.export import MapKind, exportable, map_png, picture_names
+from gazecore.results.again import Scored, portable, read_again, scored_densities
+from gazecore.results.export import MapKind, Written, exportable, map_png, picture_names
 from gazecore.results.reader import Results
 from gazecore.results.run import Run
 from gazecore.results.stream import of_each
@@ -109,7 +109,7 @@ def export_samples(
             file.write(f"{comma}\n{json.dumps(made.sample)}")
             comma = ","
         file.write("\n]}\n")
-    return Written(counts, unread)
+    return Written(counts, counts.ok - len(unread), unread)
 
 
 def field_names(run: Run) -> dict[str, str]:

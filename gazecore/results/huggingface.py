@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from gazecore.density.resample import to_size
 from gazecore.errors import ImageError, StorageUnavailable, one_line
 from gazecore.ownership import MADE_BY, is_our_parquet, is_our_text, refuse_foreign, signed
-from gazecore.results.again import Scored, Written, portable, read_again, scored_densities
+from gazecore.results.again import Scored, portable, read_again, scored_densities
 from gazecore.results.card import card
-from gazecore.results.export import MapKind, exportable, map_png
+from gazecore.results.export import MapKind, Written, exportable, map_png
 from gazecore.results.reader import Results
 from gazecore.results.run import Run
 from gazecore.results.stream import of_each
@@ -92,7 +92,7 @@ def export_dataset(
     for name in data.names():
         if _PART.fullmatch(name) and name not in names and is_our_parquet(data / name):
             (data / name).remove()
-    return Written(counts, unread)
+    return Written(counts, counts.ok, unread)
 
 
 def column_names(run: Run) -> dict[str, str]:

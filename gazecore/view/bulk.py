@@ -10,8 +10,8 @@ from PIL import Image
 from gazecore.density.peaks import Peak
 from gazecore.errors import ImageError, InputError, StorageUnavailable, one_line
 from gazecore.ownership import is_our_picture, refuse_foreign
-from gazecore.results.again import Scored, Written, read_again, scored_densities
-from gazecore.results.export import exportable, picture_names
+from gazecore.results.again import Scored, read_again, scored_densities
+from gazecore.results.export import Written, exportable, picture_names
 from gazecore.results.reader import Results
 from gazecore.results.run import Run
 from gazecore.results.stream import of_each
@@ -104,7 +104,7 @@ def export_pictures(
             peaks = [Peak(**peak) for peak in row["peaks"]] if row.get("peaks") else None
             picture = draw(image, density.grid, style, options, peaks)
             (out / names[row["image_id"]]).publish(picture)
-    return Written(counts, unread)
+    return Written(counts, counts.ok - len(unread), unread)
 
 
 def _with_image(run: Run, scored: Scored) -> tuple[Scored, Image.Image | str]:

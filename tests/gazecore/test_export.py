@@ -349,7 +349,7 @@ def test_arrays_of_others_are_kept_and_our_own_replaced(
 ) -> None:
     out = Location(str(tmp_path / "arrays"))
     for _ in range(2):
-        assert export_run(Results(scored), out, "npz").ok == 10
+        assert export_run(Results(scored), out, "npz").made == 10
     theirs = tmp_path / "arrays" / "b" / "photo-4.npz"
     foreign_npz(theirs, kind)
     (tmp_path / "arrays" / "a" / "photo-1.npz").unlink()

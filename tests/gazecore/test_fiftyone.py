@@ -12,8 +12,7 @@ from PIL import Image
 
 from gazecore.errors import InputError
 from gazecore.model.deepgaze import DeepGaze
-from gazecore.results.again import Written
-from gazecore.results.export import saliency_map
+from gazecore.results.export import Written, saliency_map
 from gazecore.results.fiftyone import export_samples, field_names
 from gazecore.results.huggingface import export_dataset
 from gazecore.results.reader import Results

@@ -88,7 +88,7 @@ def test_it_is_counted_verified_asked_and_read(old: Run, new: Run, compacted: bo
 
 def test_it_is_exported_as_a_new_one(old: Run, new: Run, tmp_path: Path) -> None:
     for run, name in ((old, "a"), (new, "b")):
-        assert export_run(Results(run), Location(str(tmp_path / name)), "png").ok == 4
+        assert export_run(Results(run), Location(str(tmp_path / name)), "png").made == 4
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
