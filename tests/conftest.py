@@ -9,7 +9,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 import structlog
@@ -150,3 +152,11 @@ def s3_server() -> Iterator[dict[str, str]]:
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+@pytest.fixture
+def s3_client(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of that server, which the environment names meanwhile."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return boto3.client("s3")

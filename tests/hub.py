@@ -1,13 +1,14 @@
 """A server on this machine that answers as Hugging Face's hub does, with one dataset, `a/b`."""
 
 import json
-import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.servers import at_work
 
 
 class Hub(ThreadingHTTPServer):
@@ -24,10 +25,9 @@ class Hub(ThreadingHTTPServer):
 
 @contextmanager
 def hub(files: Mapping[str, bytes]) -> Iterator[Hub]:
-    with Hub(files) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Hub(files)
+    with at_work(server):
         yield server
-        server.shutdown()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,7 +5,6 @@ POST that hands out tokens.
 """
 
 import json
-import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gazecore.images import azure, gcs
+from tests.servers import at_work
 
 ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}\nTime:{}</Message></Error>"
 ACCOUNT = "museum"
@@ -127,17 +127,10 @@ def forget_keys() -> None:
 def serving(kind: Kind) -> Iterator[ObjectServer]:
     """A server with no objects."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
     place = ObjectServer(kind, f"http://127.0.0.1:{server.server_address[1]}")
     server.place = place  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with at_work(server):
         yield place
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

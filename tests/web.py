@@ -4,12 +4,13 @@ import contextlib
 import select
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.servers import at_work
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -89,14 +90,7 @@ def serving(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Itera
     server = ThreadingHTTPServer((host, 0), _Handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    server.daemon_threads = True
     place = WebServer(host, port=server.server_address[1])
     server.place = place  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
+    with at_work(server):
         yield place
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

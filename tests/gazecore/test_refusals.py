@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from gazecore.errors import Archived, KeysRefused
@@ -94,17 +93,12 @@ def test_no_keys_are_said_at_once(
     assert storage.requests == []
 
 
-def test_an_archived_object_is_final(
-    s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for variable, value in s3_server.items():
-        monkeypatch.setenv(variable, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="frozen")
+def test_an_archived_object_is_final(s3_client: Any, tmp_path: Path) -> None:
+    s3_client.create_bucket(Bucket="frozen")
     make_photo(1).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()
     for name in ("GLACIER", "DEEP_ARCHIVE", "STANDARD"):
-        client.put_object(Bucket="frozen", Key=f"{name}.jpg", Body=data, StorageClass=name)
+        s3_client.put_object(Bucket="frozen", Key=f"{name}.jpg", Body=data, StorageClass=name)
     assert fetch("s3://frozen/STANDARD.jpg", None, Limits()) == data
     started = time.monotonic()
     for name in ("GLACIER", "DEEP_ARCHIVE"):

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -202,20 +201,17 @@ def test_a_damaged_run_leaves_no_model(
 
 
 def test_onto_s3(
-    h5py: Any, scored: Run, s3_server: dict[str, str], tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    h5py: Any, scored: Run, s3_client: Any, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="exports")
+    s3_client.create_bucket(Bucket="exports")
     before = set(tmp_path.rglob("*"))
     for form, out in (("pysaliency", "x/m.hdf5"), ("png", "maps"), ("pysaliency", "x/m.hdf5")):
         assert call(capsys, "run", "--format", form, "--out", f"s3://exports/{out}")[0] == 0
     assert set(tmp_path.rglob("*")) == before
-    keys = [item["Key"] for item in client.list_objects_v2(Bucket="exports")["Contents"]]
+    keys = [item["Key"] for item in s3_client.list_objects_v2(Bucket="exports")["Contents"]]
     assert keys[-1] == "x/m.hdf5"
     assert keys[:-1] == sorted(f"maps/{'ab'[1 - n % 2]}/photo-{n}.png" for n in range(10))
-    client.download_file("exports", "x/m.hdf5", "m.hdf5")
+    s3_client.download_file("exports", "x/m.hdf5", "m.hdf5")
     with h5py.File("m.hdf5") as file:
         assert file["a/photo-1.jpg"].shape == (96, 64)

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
 import gazecore.results.reader
@@ -90,19 +90,15 @@ def test_a_wrong_region_is_one_line(
 
 def test_archived_objects_are_failed_rows(
     gazecore_here: Command,
-    s3_server: dict[str, str],
+    s3_client: Any,
     tiny_file: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="half-frozen")
+    s3_client.create_bucket(Bucket="half-frozen")
     make_photo(1).save(tmp_path / "a.jpg")
     data = (tmp_path / "a.jpg").read_bytes()
     for name, kind in (("a.jpg", "STANDARD"), ("b.jpg", "GLACIER")):
-        client.put_object(Bucket="half-frozen", Key=name, Body=data, StorageClass=kind)
+        s3_client.put_object(Bucket="half-frozen", Key=name, Body=data, StorageClass=kind)
     arguments = ("score", "s3://half-frozen", "--out", "run", "--model", tiny_file)
     done = gazecore_here(*arguments, "--actors", "0")
     assert done.returncode == 0, done.stderr

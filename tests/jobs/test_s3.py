@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
+from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 
@@ -12,25 +12,21 @@ from tests.jobs.conftest import Command, words
 
 @pytest.mark.slow
 def test_images_in_and_results_out_over_s3(
-    s3_server: dict[str, str],
+    s3_client: Any,
     gazecore_command: Command,
     tiny_file: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="pictures")
+    s3_client.create_bucket(Bucket="pictures")
     for seed in range(7):
         path = tmp_path / f"{seed}.jpg"
         make_photo(seed).save(path)
-        client.upload_file(str(path), "pictures", f"set/a b/{seed}.jpg")
+        s3_client.upload_file(str(path), "pictures", f"set/a b/{seed}.jpg")
         path.unlink()
-    client.put_object(Bucket="pictures", Key="set/empty.png", Body=b"")
-    client.put_object(Bucket="pictures", Key="set/notes.txt", Body=b"not an image")
-    client.put_object(Bucket="pictures", Key="setting/other.jpg", Body=b"another prefix")
-    client.put_object(Bucket="pictures", Key="models/tiny", Body=Path(tiny_file).read_bytes())
+    s3_client.put_object(Bucket="pictures", Key="set/empty.png", Body=b"")
+    s3_client.put_object(Bucket="pictures", Key="set/notes.txt", Body=b"not an image")
+    s3_client.put_object(Bucket="pictures", Key="setting/other.jpg", Body=b"another prefix")
+    s3_client.put_object(Bucket="pictures", Key="models/tiny", Body=Path(tiny_file).read_bytes())
     arguments = ("score", "s3://pictures/set", "--out", "s3://pictures/runs/one", "--model",
                  "s3://pictures/models/tiny", "--shard-size", "3")  # fmt: skip
     before = set(tmp_path.rglob("*"))
@@ -59,21 +55,21 @@ def test_images_in_and_results_out_over_s3(
 
     # The same command again does nothing to what is done; a new image is picked up, and one that
     # was empty when it was planned is mended; nothing secret was stored.
-    keys = {o["Key"]: o["ETag"] for o in client.list_objects_v2(Bucket="pictures")["Contents"]}
+    keys = {o["Key"]: o["ETag"] for o in s3_client.list_objects_v2(Bucket="pictures")["Contents"]}
     make_photo(50).save(tmp_path / "new.jpg")
-    client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/a b/new.jpg")
-    client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/empty.png")
+    s3_client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/a b/new.jpg")
+    s3_client.upload_file(str(tmp_path / "new.jpg"), "pictures", "set/empty.png")
     again = gazecore_command(*arguments, "--retry-failed")
     assert again.returncode == 0, again.stderr
     assert "done before 7 scored 2 retried 1 that had a row before: 1 ok" in words(again.stdout)
     mended = {f"runs/one/{folder}/shard-000002.parquet" for folder in ("scores", "densities")}
     # The plan has the size of what was empty; the times are added to.
     mended |= {"runs/one/plan/part-00000.parquet", "runs/one/times.json"}
-    objects = client.list_objects_v2(Bucket="pictures")["Contents"]
+    objects = s3_client.list_objects_v2(Bucket="pictures")["Contents"]
     for item in objects:
         if item["Key"] in keys.keys() - mended - {"set/empty.png"}:
             assert item["ETag"] == keys[item["Key"]], item["Key"]
-        body = client.get_object(Bucket="pictures", Key=item["Key"])["Body"].read()
+        body = s3_client.get_object(Bucket="pictures", Key=item["Key"])["Body"].read()
         assert b"planted" not in body
     counts = gazecore_command("status", "s3://pictures/runs/one", "--watch")
     assert "9 of 9 images done  0 failed" in counts.stdout
@@ -81,17 +77,12 @@ def test_images_in_and_results_out_over_s3(
 
 
 @pytest.mark.slow
-def test_listing_s3_crosses_pages(
-    s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_listing_s3_crosses_pages(s3_client: Any) -> None:
     from gazecore.images.listing import list_images
 
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="many")
+    s3_client.create_bucket(Bucket="many")
     for number in range(1203):
-        client.put_object(Bucket="many", Key=f"p/{number:05d}.jpg", Body=b"x")
+        s3_client.put_object(Bucket="many", Key=f"p/{number:05d}.jpg", Body=b"x")
     ids = [i for batch in list_images("s3://many/p") for i in batch["image_id"].to_pylist()]
     assert ids == [f"{number:05d}.jpg" for number in range(1203)]
 

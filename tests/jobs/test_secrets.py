@@ -4,8 +4,8 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
 import gazecore.results.reader
@@ -18,17 +18,14 @@ PLANTED = "planted"
 
 def test_no_secret_is_printed_logged_or_stored(
     s3_server: dict[str, str],
+    s3_client: Any,
     gazecore_command: Command,
     tiny_file: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="open", ACL="public-read")
+    s3_client.create_bucket(Bucket="open", ACL="public-read")
     make_photo(1).save(tmp_path / "a.jpg")
-    client.upload_file(str(tmp_path / "a.jpg"), "open", "a.jpg", {"ACL": "public-read"})
+    s3_client.upload_file(str(tmp_path / "a.jpg"), "open", "a.jpg", {"ACL": "public-read"})
     web = f"{s3_server['AWS_ENDPOINT_URL']}/open"
     signed = "X-Amz-Credential=planted-id&X-Amz-Signature=planted-signature"
     (tmp_path / "list.txt").write_text(

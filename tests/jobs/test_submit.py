@@ -11,8 +11,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import psutil
 import pytest
 from PIL import Image
@@ -144,18 +144,14 @@ def test_ray_job_submit_scores_a_folder(
 @pytest.mark.slow
 def test_ray_job_submit_trains_from_s3_to_s3(
     head: tuple[str, dict[str, str]],
-    s3_server: dict[str, str],
+    s3_client: Any,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="study")
+    s3_client.create_bucket(Bucket="study")
     corpus = make_corpus(tmp_path)
     rows = corpus.images.to_pylist()
     for row in rows:
-        client.upload_file(row["uri"], "study", f"stimuli/{row['image_id']}")
+        s3_client.upload_file(row["uri"], "study", f"stimuli/{row['image_id']}")
         row["uri"] = f"s3://study/stimuli/{row['image_id']}"
     in_bucket = dataclasses.replace(corpus, images=corpus.images.from_pylist(rows))
     in_bucket.save(Location("s3://study/corpus"))
@@ -176,7 +172,7 @@ def test_ray_job_submit_trains_from_s3_to_s3(
     assert Image.open(io.BytesIO(curves)).size[0] > 500
     run = gazecore.results.reader.open_results("s3://study/model/out_of_fold").run
     assert list(problems(run)) == []
-    for item in client.list_objects_v2(Bucket="study")["Contents"]:
-        body = client.get_object(Bucket="study", Key=item["Key"])["Body"].read()
+    for item in s3_client.list_objects_v2(Bucket="study")["Contents"]:
+        body = s3_client.get_object(Bucket="study", Key=item["Key"])["Body"].read()
         assert b"planted" not in body
         assert not item["Key"].endswith(".tmp")
