@@ -410,8 +410,8 @@ def test_a_damaged_shard_is_named_and_nothing_changes(local: Run) -> None:
 
 def test_rows_that_are_lost_on_the_way_are_not_published(local: Run) -> None:
     plan = make_plan(local, "scores")
-    for number in range(len(plan.groups)):
-        sort_group(plan, number)
+    for numbered in enumerate(plan.groups):
+        sort_group(plan, numbered)
     group = Path(plan.sorted.path) / "group-00000.parquet"
     table = pq.read_table(group)
     pq.write_table(table.slice(1).replace_schema_metadata(table.schema.metadata), group)
@@ -511,7 +511,7 @@ def test_a_compaction_that_goes_on_is_left_alone(local: Run) -> None:
     age(local, 90_000)
     add(local, 2, 2 * SHARDS)
     other = make_plan(local, "scores")
-    sort_group(other, 0)
+    sort_group(other, (0, other.groups[0]))
     add(local, 2, 2 * SHARDS + 2)
     compact(local)
     assert other.sorted.exists()
