@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cluster.layout import ClusterConfig
-from gazecore.errors import Interrupted
+from gazecore.errors import GazecoreError, Interrupted, one_line
 from gazecore.shards.directory import ShardedDirectory
 from gazecore.shards.plan import Shard
 from gazecore.shards.stage import StageConfig
@@ -120,7 +120,10 @@ def score_images(
             again=scoring.parts_again(),
             taken_up=again.total(),
         )
-        add_times(scoring.run, tally.times)
+        try:
+            add_times(scoring.run, tally.times)
+        except (OSError, GazecoreError) as error:  # no result depends on them
+            say(f"gazecore {command}", f"the times of its stages are not kept: {one_line(error)}")
     if not tally.failed_shards:
         scoring.end()
     before = count_failed(scoring.run, scoring.before) if not again.total() else 0

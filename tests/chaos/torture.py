@@ -33,6 +33,7 @@ from ray.cluster_utils import Cluster
 
 from gazecore.results.query import query
 from gazecore.results.run import open_run
+from gazecore.results.times import NAME as TIMES
 from gazecore.storage import Location
 from tests.chaos.monkey import KINDS, Chaos, Kind
 from tests.chaos.proxy import FaultyProxy, Rates
@@ -245,13 +246,14 @@ class Torture:
             self._cluster.add_node(num_cpus=1)
 
     def _files(self, name: str) -> dict[str, bytes]:
-        """Every object under a run, by its name."""
+        """Every object under a run but its commands' times, by its name."""
         prefix = f"runs/{name}/"
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
         return {
             key.removeprefix(prefix): self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
             for key in keys
+            if key != f"{prefix}{TIMES}"
         }
 
     def _judge(self, name: str, outcome: Outcome) -> None:

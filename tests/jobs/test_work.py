@@ -11,11 +11,12 @@ import pytest
 from cluster.layout import ClusterConfig
 from gazecore.errors import InputError
 from gazecore.images.formats import Limits
-from gazecore.results.run import Run, RunSettings
+from gazecore.results.run import Run, RunSettings, open_run
+from gazecore.results.times import NAME as TIMES
 from gazecore.results.verify import problems
 from gazecore.storage import Location
 from jobs.work import MOST_HERE, _is_small
-from tests.jobs.conftest import ROOT, Command
+from tests.jobs.conftest import ROOT, Command, run_here
 
 
 def run_at(where: str) -> Run:
@@ -71,3 +72,18 @@ def test_after_an_image_ended_the_process_the_same_command_goes_on_with_ray(
     assert not (tmp_path / "run" / "in-process").exists()
     # What is done leaves nothing to start Ray for.
     assert gazecore_command(*command, env={"RAY_TMPDIR": "/nowhere"}).returncode == 0
+
+
+def test_a_run_whose_times_cannot_be_kept_is_done_all_the_same(
+    photos: Path, tmp_path: Path, tiny_file: str
+) -> None:
+    out = tmp_path / "run"
+    command = ("score", str(photos), "--out", str(out), "--model", tiny_file)
+    assert run_here(tmp_path, *command).returncode == 0
+    (out / TIMES).unlink()
+    (out / TIMES).mkdir()
+    next((out / "scores").iterdir()).unlink()
+    ended = run_here(tmp_path, *command)
+    assert ended.returncode == 0
+    assert "the times of its stages are not kept: " in ended.stderr
+    assert list(problems(open_run(Location(str(out))))) == []
