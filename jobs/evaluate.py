@@ -32,7 +32,8 @@ class EvaluateOptions:
     out: str
     """Where the results go. Local or any fsspec URI."""
     model: str | None = None
-    """The model bundle to judge: a path, a URI, or `paper`; by default `default`."""
+    """The model bundle to judge: one that ships (`default`, `fast`, `open`, `paper`; see `gazecore
+    models`), a path or a URI. By default `default`."""
     run: str | None = None
     """Judge the densities of this run, without scoring; images are matched by image_id. With
     --model, which must be the run's, what the model was trained on is known."""

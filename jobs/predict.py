@@ -42,7 +42,8 @@ class PredictOptions:
     transparent: bool = False
     """Of heat maps: colours alone, without the image, to be laid over it."""
     model: str = DEFAULT
-    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout)."""
+    """Model bundle: one that ships (`default`, `fast`, `open`, `paper`; see `gazecore models`), a
+    path or a URI."""
     centerbias: str | None = None
     """Instead of the model's own: `uniform`, a corpus, a bundle, or a .npy file of a log density
     (rows, columns)."""

@@ -32,8 +32,8 @@ class ScoringOptions:
     """How images are scored."""
 
     model: str | None = None
-    """Model bundle: a path, a URI, `default`, or `paper` (the paper's own readout). By default the
-    run's own; a new run's is `default`."""
+    """Model bundle: one that ships (`default`, `fast`, `open`, `paper`; see `gazecore models`), a
+    path or a URI. By default the run's own; a new run's is `default`."""
     centerbias: str | None = None
     """Where people look before they see what is there, instead of what the model learned on
     photographs: `uniform`, for pages and frames without a centre; a corpus or a bundle with a
