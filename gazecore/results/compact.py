@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from gazecore.cores import cores
 from gazecore.errors import InputError, RunFailed, one_line
 from gazecore.results.compacted import (
-    SHARDS,
     VERSION,
     Compaction,
     Table,
@@ -35,12 +34,12 @@ from gazecore.results.compacted import (
     shards_file,
     write_manifest,
 )
+from gazecore.results.counted import count_rows
 from gazecore.results.database import database, parquet, said
 from gazecore.results.files import READERS, File, list_files, opened
 from gazecore.results.run import Run
 from gazecore.results.schema import read_densities
 from gazecore.shards.plan import plan_parts
-from gazecore.shards.tally import OK
 from gazecore.steps import Steps, told, uncounted
 from gazecore.storage import Location, parquet_bytes
 from gazecore.tables import publish_table, read_table
@@ -278,7 +277,8 @@ def publish(plan: CompactionPlan, count: int) -> Compaction:
     """
     names = {f"part-{number:05d}.parquet" for number in range(count)}
     parts = [file for file in list_files(plan.parts) if file.name in names]
-    shards = count_rows(plan, parts)
+    identities = {number: identity(file) for group in plan.groups for number, file in group}
+    shards = count_rows(parts, identities, ended=plan.table == "scores")
     expected = _rows_expected(plan)
     found = dict(zip(shards["shard"].to_pylist(), shards["rows"].to_pylist(), strict=True))
     if found != expected:
@@ -298,32 +298,6 @@ def _remove_groups(plan: CompactionPlan) -> None:
     for file in list_files(plan.sorted):
         file.object.remove()
     remove_folder(plan.sorted)
-
-
-def count_rows(plan: CompactionPlan, parts: Sequence[File]) -> pa.Table:
-    """How many rows of each shard the parts hold, and how its images ended; schema SHARDS."""
-    end = f"coalesce(error, '{OK}')" if plan.table == "scores" else "NULL"
-    with database({"parts": parts}) as db:
-        counted = db.sql(
-            "SELECT shard, sum(n)::INT AS rows, list(ended) FILTER (ended IS NOT NULL) AS ends, "
-            "list(n) FILTER (ended IS NOT NULL) AS counts FROM ("
-            f"SELECT shard, {end} AS ended, count(*)::INT AS n FROM {parquet('parts')} GROUP BY ALL"
-            ") GROUP BY shard ORDER BY shard"
-        ).fetchall()
-    of = {number: identity(file) for group in plan.groups for number, file in group}
-    rows = [
-        {
-            "shard": shard,
-            "identity": of.pop(shard, 0),
-            "rows": n,
-            "ends": e or [],
-            "counts": c or [],
-        }
-        for shard, n, e, c in counted
-    ]
-    nothing = {"rows": 0, "ends": [], "counts": []}  # of shards all of whose images failed
-    rows += [{"shard": shard, "identity": said, **nothing} for shard, said in of.items()]
-    return pa.Table.from_pylist(rows, schema=SHARDS).sort_by("shard")
 
 
 def _rows_expected(plan: CompactionPlan) -> dict[int, int]:
