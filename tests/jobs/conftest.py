@@ -12,6 +12,7 @@ import boto3
 import pytest
 import ray
 
+from gazecore.results.times import NAME as TIMES
 from jobs.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,12 @@ def refused_in_one_line(folder: Path, *arguments: str, message: str) -> None:
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
     assert set(folder.rglob("*")) == before
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files of a run's folder but its commands' times, which are never the same twice."""
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {name: data for name, data in found.items() if name != TIMES}
 
 
 @pytest.fixture

@@ -11,15 +11,11 @@ import pytest
 import gazecore.results.reader
 from gazecore.results.verify import problems
 from tests.containers import KINDS, jpegs, write_container, write_folder
-from tests.jobs.conftest import ROOT, Command
+from tests.jobs.conftest import ROOT, Command, files
 from tests.processes import descendants, kill_tree
 
 KILLS = 3
 IMAGES = 240
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.slow

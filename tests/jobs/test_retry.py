@@ -21,12 +21,8 @@ from gazecore.shards.planning import update_plan
 from gazecore.storage import Location
 from tests.conftest import make_photo
 from tests.gazecore.test_results import begin, commit, listing, names
-from tests.jobs.conftest import ROOT, Command, words
+from tests.jobs.conftest import ROOT, Command, files, words
 from tests.scoring import score_run
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
