@@ -48,7 +48,8 @@ def _each(work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Foun
             yield _answer(waiting.popleft())
     finally:
         for ref in waiting:
-            ray.cancel(ref)
+            # With their processes: what was importing a module could never import it again.
+            ray.cancel(ref, force=True)
 
 
 def _call(work: Callable[[Any], Any], item: Any) -> Any:

@@ -1,9 +1,13 @@
 """Passes over a run's tables on a cluster: the same tables as here."""
 
+import importlib
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -127,3 +131,45 @@ def test_what_a_task_raises_is_raised(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"shard-000002\.parquet"):
         crop_run(run, ["1:1"], out, tasks=each)
     assert not out.exists()
+
+
+HALFWAY = """
+import os, time
+from pathlib import Path
+import halfway.part
+here = Path(__file__).parent
+(here / f"{os.getpid()}.begun").touch()
+try:
+    while not (here / "go on").exists():
+        time.sleep(0.1)
+except BaseException:
+    (here / f"{os.getpid()}.begun").rename(here / f"{os.getpid()}.interrupted")
+    raise
+PART = halfway.part
+"""
+
+
+def test_what_is_given_up_in_the_middle_of_an_import_is_met_by_no_later_task(
+    tmp_path: Path,
+) -> None:
+    package = tmp_path / "halfway"
+    package.mkdir()
+    (package / "__init__.py").write_text(HALFWAY)
+    (package / "part.py").touch()
+
+    def work(number: int) -> str:
+        while number == 0:
+            if list(package.glob("*.begun")):
+                raise InputError("the first one fails")
+            time.sleep(0.1)
+        sys.path.insert(0, str(tmp_path))
+        return str(importlib.import_module("halfway").PART.__name__)
+
+    with pytest.raises(InputError, match="the first one fails"):
+        list(each(work, range(3)))
+    deadline = time.monotonic() + 60
+    while any(psutil.pid_exists(int(mark.stem)) for mark in package.glob("*.begun")):
+        assert time.monotonic() < deadline, "what was given up goes on"
+        time.sleep(0.1)
+    (package / "go on").touch()
+    assert list(each(work, range(1, 7))) == ["halfway.part"] * 6
